@@ -1,0 +1,72 @@
+"""Criteria that look at the weights alone."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from pared.surgery import Group, StructureError, trace
+from pared.types import Batch, Loss, Scores
+
+GATES = {4: ("i", "f", "g", "o"), 3: ("r", "z", "n"), 1: ("h",)}
+"""The gates of LSTM, GRU and RNN in the order in which PyTorch stacks them."""
+
+
+def magnitude(model: nn.Module, batch: Batch, loss: Loss) -> Scores:
+    """|w| of every weight.
+
+    Scores: parameter -> its shape, unit of the weight, >= 0. `by_unit` reduces them to units.
+    Cost: O(parameters), no forward pass. Source: Han et al., Learning both Weights and Connections (2015).
+    """
+    return {name: parameter.detach().abs() for name, parameter in model.named_parameters()}
+
+
+def junk(
+    model: nn.Module,
+    batch: Batch,
+    loss: Loss,
+    *,
+    gate: str | None = None,
+    direction: Literal["out", "in"] = "out",
+    row_normalise: bool = False,
+) -> Scores:
+    """Mean |w| of one gate's recurrent block: the junk-neuron index.
+
+    With W = weight_hh's block of the gate, (u, u), row = target, column = source:
+    s_out[k] = (1/u) sum_j |W[j, k]| (the paper's words), s_in[j] = (1/u) sum_k |W[j, k]| (the other reading of its
+    table, had it been printed in Keras' transposed layout). `row_normalise` first divides each row of |W| by its sum,
+    as the paper's table 3 does, though its thresholds cannot refer to that. `gate` defaults to the LSTM's output gate;
+    a GRU has none, so its candidate "n" stands in, and an RNN's only block "h".
+
+    Scores: recurrent group -> (units,), unit of the weight, >= 0; other groups are not scored. A threshold on it depends
+    on width, initialiser and training length (an untrained orthogonal 16-unit layer has 0.100): prefer ratios.
+    Cost: O(u^2) a layer. Raises StructureError for a network without recurrent layers, ValueError for an unknown gate.
+    Source: Huang, Gu & Yang, Acta Phys. Sin. 71, 160501 (2022), table 3 and section 4.3.
+    """
+    scores: Scores = {}
+    for group in trace(model, batch.x[:1]):
+        block = gate_block(model, group, gate)
+        if block is None:
+            continue
+        size = block.detach().abs()
+        if row_normalise:
+            size = size / size.sum(dim=1, keepdim=True)
+        scores[group.name] = size.mean(dim=0 if direction == "out" else 1)
+    if not scores:
+        raise StructureError("the junk criterion scores recurrent layers, this network has none; use taylor or magnitude")
+    return scores
+
+
+def gate_block(model: nn.Module, group: Group, gate: str | None = None) -> Tensor | None:
+    """The (units, units) recurrent block of one gate, or None for a group that is not a recurrent layer.
+
+    `gate` None is the output gate of an LSTM, the candidate of a GRU, the only block of an RNN.
+    """
+    own = next((s for s in group.slices if s.role == "in" and ".weight_hh" in f".{s.parameter}"), None)
+    if own is None:
+        return None
+    gates = GATES[own.blocks]
+    gate = gates[-1] if gate is None else gate
+    if gate not in gates:
+        raise ValueError(f"{group.name!r} has the gates {', '.join(gates)}, not {gate!r}")
+    start = gates.index(gate) * group.width
+    return dict(model.named_parameters())[own.parameter][start : start + group.width]

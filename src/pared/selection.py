@@ -1,0 +1,168 @@
+"""From scores to a plan: by ratio, threshold, count or budget; per group or over all groups at once."""
+
+import fnmatch
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pared.surgery import Plan, Structure
+from pared.surgery.structure import Role
+
+Scope = Literal["group", "global"]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Remove this fraction of the units, rounded to whole units."""
+
+    fraction: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction < 1:
+            raise ValueError(f"a ratio lies between 0 and 1 (0.5 removes half of the units), got {self.fraction}")
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Remove the units that score below `value`, or below `value` times their group's mean score when `relative`."""
+
+    value: float
+    relative: bool = False
+
+
+@dataclass(frozen=True)
+class Count:
+    """Remove this many units."""
+
+    units: int
+
+    def __post_init__(self) -> None:
+        if self.units < 1:
+            raise ValueError(f"a count is at least 1, got {self.units}")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Remove the lowest-scored units one by one until `cost(plan) <= limit`; the cost is parameters, MACs, milliseconds."""
+
+    cost: Callable[[Plan], float]
+    limit: float
+
+
+Rule = Ratio | Threshold | Count | Budget
+
+
+def select(
+    scores: Mapping[str, Tensor],
+    structure: Structure,
+    rule: Rule | float,
+    scope: Scope = "group",
+    keep: Collection[str] = (),
+) -> Plan:
+    """Chooses the units to keep: the lowest scores go first.
+
+    `scores` maps group names to one score a unit (higher = keep); groups without scores stay whole, and so do groups
+    whose name matches a pattern in `keep`. Under scope "group" the rule holds in every group, under "global" over all of
+    them together, so scores must be comparable between groups. No group is ever emptied. Groups that must stay equally
+    wide (`structure.equal`) all keep as many units as the widest of them.
+
+    Returns a plan that carries its slices. Ties go to the lower index. Raises ValueError for names, shapes or values of
+    scores that do not fit, for a ratio or count that removes nothing or more than there is, and for a budget out of reach.
+    """
+    rule = Ratio(rule) if isinstance(rule, float) else rule
+    scored = _checked(scores, structure, keep)
+    if isinstance(rule, Budget):
+        return _within_budget(scored, structure, rule)
+    pools = [scored] if scope == "global" else [{name: values} for name, values in scored.items()]
+    removed: set[tuple[str, int]] = set()
+    for pool in pools:
+        removed |= _lowest(pool, rule)
+    plan = _plan(removed, scored, structure)
+    if not structure.removed(plan) and not isinstance(rule, Threshold):
+        raise ValueError(
+            f"{rule} removes nothing from groups of {', '.join(f'{n}: {len(v)}' for n, v in scored.items())} units; "
+            "ask for more, or protect fewer groups"
+        )
+    return plan
+
+
+def by_unit(scores: Mapping[str, Tensor], structure: Structure, role: Role | None = None) -> dict[str, Tensor]:
+    """Reduces scores per weight to scores per unit: the mean over all weights that make or read the unit.
+
+    `role` "in" takes only the weights that make it, "out" only those that read it. Groups none of whose weights are
+    scored are left out. Returns group -> (units,).
+    """
+    reduced: dict[str, Tensor] = {}
+    for group in structure:
+        total: Tensor | float = 0.0
+        count = 0
+        for s in group.slices:
+            if s.parameter in scores and role in (None, s.role):
+                tensor = scores[s.parameter].movedim(s.axis, 0)
+                index = torch.tensor(s.indices(group.width, range(group.width)), device=tensor.device)
+                rows = tensor.index_select(0, index).reshape(s.blocks, group.width, s.inner, -1)
+                total = total + rows.sum(dim=(0, 2, 3))
+                count += rows.numel() // group.width
+        if isinstance(total, Tensor):
+            reduced[group.name] = total / count
+    return reduced
+
+
+def _checked(scores: Mapping[str, Tensor], structure: Structure, keep: Collection[str]) -> dict[str, Tensor]:
+    checked = {}
+    for name, values in scores.items():
+        group = structure[name]
+        if tuple(values.shape) != (group.width,):
+            raise ValueError(f"group {name!r} has {group.width} units, its scores are shaped {tuple(values.shape)}")
+        if values.isnan().any():
+            raise ValueError(f"the scores of group {name!r} hold NaN (unit {int(values.isnan().nonzero()[0])})")
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in keep):
+            checked[name] = values.detach().cpu().double()
+    if not checked:
+        raise ValueError("there are no scores of groups that may be cut; protect fewer groups or score more of them")
+    return checked
+
+
+def _ranking(pool: Mapping[str, Tensor]) -> list[tuple[str, int]]:
+    """Units in the order in which they go; each group's best unit never does."""
+    units = []
+    for name, values in pool.items():
+        best = int(values.argmax())
+        units += [(float(v), name, j) for j, v in enumerate(values.tolist()) if j != best]
+    return [(name, j) for _, name, j in sorted(units, key=lambda u: (u[0], list(pool).index(u[1]), u[2]))]
+
+
+def _lowest(pool: Mapping[str, Tensor], rule: Ratio | Threshold | Count) -> set[tuple[str, int]]:
+    ranking = _ranking(pool)
+    if isinstance(rule, Threshold):
+        limits = {name: rule.value * (float(v.mean()) if rule.relative else 1.0) for name, v in pool.items()}
+        return {(name, j) for name, j in ranking if float(pool[name][j]) < limits[name]}
+    total = sum(len(values) for values in pool.values())
+    count = rule.units if isinstance(rule, Count) else min(round(rule.fraction * total), len(ranking))
+    if count > len(ranking):
+        raise ValueError(f"{count} units cannot go from groups of {total} units that must keep at least one each")
+    return set(ranking[:count])
+
+
+def _plan(removed: set[tuple[str, int]], scores: Mapping[str, Tensor], structure: Structure) -> Plan:
+    keep = {name: [j for j in range(len(v)) if (name, j) not in removed] for name, v in scores.items()}
+    for names in structure.equal:
+        widest = max(len(keep[name]) if name in keep else structure[name].width for name in names if name in structure)
+        for name in names:
+            if name in keep:
+                back = sorted(set(range(structure[name].width)) - set(keep[name]), key=lambda j: -float(scores[name][j]))
+                keep[name] += back[: widest - len(keep[name])]
+    return structure.bind(Plan({name: tuple(units) for name, units in keep.items()}))
+
+
+def _within_budget(scores: Mapping[str, Tensor], structure: Structure, budget: Budget) -> Plan:
+    ranking = _ranking(scores)
+    plans = (_plan(set(ranking[:count]), scores, structure) for count in range(len(ranking) + 1))
+    for plan in plans:
+        cost = budget.cost(plan)
+        if cost <= budget.limit:
+            return plan
+    raise ValueError(f"even with one unit left in each group the cost is {cost:g}, above the limit {budget.limit:g}")

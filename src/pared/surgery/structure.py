@@ -1,0 +1,173 @@
+"""Structure: which entries of which parameters belong to a unit, as data. Plans: which units stay."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from torch import nn
+
+Role = Literal["in", "out"]
+
+
+class StructureError(ValueError):
+    """A network's structure cannot be followed or a plan does not fit it; the message names the place and a way out."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Where the units of a group lie along one axis of one parameter.
+
+    Unit j owns the indices `offset + b * width * inner + j * inner + i` for b in range(blocks) and i in range(inner):
+    `blocks` counts gates (4 in an LSTM, 3 in a GRU), `inner` the entries a unit keeps together. Role "in" makes the unit,
+    role "out" reads it.
+    """
+
+    parameter: str
+    axis: int
+    role: Role
+    blocks: int = 1
+    inner: int = 1
+    offset: int = 0
+
+    def indices(self, width: int, units: Sequence[int]) -> list[int]:
+        """Positions along the axis that the given units own, block by block, in the order of `units`."""
+        return [
+            self.offset + (b * width + j) * self.inner + i
+            for b in range(self.blocks)
+            for j in units
+            for i in range(self.inner)
+        ]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units that live and die together across parameters, named after the module that makes them."""
+
+    name: str
+    width: int
+    slices: tuple[Slice, ...]
+    exact: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which units each group keeps; a group that is not named keeps all of them.
+
+    `groups` carries the slices the plan touches, so that `replay` needs no tracing: plans made by `select` carry them,
+    `structure.bind(plan)` adds them to a plan written by hand.
+    """
+
+    keep: Mapping[str, tuple[int, ...]]
+    groups: tuple[Group, ...] = field(default=(), compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keep", {name: tuple(sorted(map(int, units))) for name, units in self.keep.items()})
+
+    def to_json(self) -> str:
+        """The plan as JSON text; `Plan.from_json` reads it back."""
+        return json.dumps(self.as_dict(), indent=1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as plain data: a list of edits, each with the slices it touches."""
+        groups = {group.name: group for group in self.groups}
+        edits = []
+        for name, units in self.keep.items():
+            edit: dict[str, Any] = {"edit": "keep", "group": name, "units": list(units)}
+            if name in groups:
+                edit |= {"width": groups[name].width, "exact": groups[name].exact}
+                edit["slices"] = [asdict(s) for s in groups[name].slices]
+            edits.append(edit)
+        return {"format": 1, "edits": edits}
+
+    @staticmethod
+    def from_json(text: str) -> "Plan":
+        """Raises ValueError where the text is not a plan."""
+        try:
+            edits = json.loads(text)["edits"]
+            groups = tuple(
+                Group(e["group"], e["width"], tuple(Slice(**s) for s in e["slices"]), e["exact"])
+                for e in edits
+                if "slices" in e
+            )
+            return Plan({e["group"]: tuple(e["units"]) for e in edits}, groups)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"this is not a plan written by pared: {error!r}") from error
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The groups of a network that may be cut, in the order in which data flow through them.
+
+    `equal` names groups that share one width because one module holds them (the layers of a multi-layer recurrent
+    module); a plan must keep the same number of units in each of them.
+    """
+
+    groups: tuple[Group, ...]
+    equal: tuple[tuple[str, ...], ...] = ()
+
+    def __getitem__(self, name: str) -> Group:
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise StructureError(f"there is no group {name!r}; the groups are {', '.join(g.name for g in self.groups)}")
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self.groups)
+
+    def __contains__(self, name: object) -> bool:
+        return any(group.name == name for group in self.groups)
+
+    @property
+    def units(self) -> int:
+        """How many units the groups hold together."""
+        return sum(group.width for group in self.groups)
+
+    def bind(self, plan: Plan) -> Plan:
+        """The plan with the slices it touches, after checking that it fits this structure."""
+        _check_plan(plan, self)
+        return Plan(plan.keep, tuple(self[name] for name in plan.keep))
+
+    def removed(self, plan: Plan) -> dict[str, tuple[int, ...]]:
+        """Group -> units that the plan removes; groups that lose nothing are left out."""
+        gone = {
+            name: tuple(j for j in range(self[name].width) if j not in set(units)) for name, units in plan.keep.items()
+        }
+        return {name: units for name, units in gone.items() if units}
+
+
+def _check_plan(plan: Plan, structure: Structure) -> None:
+    for name, units in plan.keep.items():
+        group = structure[name]
+        if not units:
+            raise StructureError(f"the plan empties group {name!r}; keep at least one of its {group.width} units")
+        if len(set(units)) < len(units) or not 0 <= units[0] <= units[-1] < group.width:
+            raise StructureError(
+                f"group {name!r} has units 0 to {group.width - 1}, the plan keeps {list(units)}; name each kept unit once"
+            )
+    for names in structure.equal:
+        widths = {name: len(plan.keep.get(name, range(structure[name].width))) for name in names if name in structure}
+        if len(set(widths.values())) > 1:
+            raise StructureError(
+                f"one recurrent module holds the layers {', '.join(names)} and gives them one width, the plan leaves "
+                f"{', '.join(f'{k}: {v}' for k, v in widths.items())}; keep equal numbers or build the layers as modules of their own"
+            )
+
+
+def check_fits(model: nn.Module, structure: Structure) -> None:
+    """Raises StructureError unless every slice lies within a parameter or buffer of the model."""
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    for group in structure:
+        for s in group.slices:
+            if s.parameter not in tensors:
+                raise StructureError(
+                    f"group {group.name!r} belongs to a parameter {s.parameter!r} that this network does not have; "
+                    "use the structure or plan of this very network"
+                )
+            shape = tuple(tensors[s.parameter].shape)
+            end = s.offset + s.blocks * group.width * s.inner
+            if s.axis >= len(shape) or shape[s.axis] < end or (s.blocks > 1 and shape[s.axis] != end):
+                raise StructureError(
+                    f"group {group.name!r} takes {end} entries of axis {s.axis} of {s.parameter!r}, which is shaped {shape}; "
+                    "use the structure or plan of this very network (a fresh, uncut one for replay and load)"
+                )

@@ -1,0 +1,6 @@
+"""Training: one network (`fit`) or many (`fit_many`)."""
+
+from pared.training.fit import Fit, TrainConfig, fit
+from pared.training.fleet import fit_many
+
+__all__ = ["Fit", "TrainConfig", "fit", "fit_many"]

@@ -1,0 +1,156 @@
+"""Training of one network: a plain loop, deterministic for a seed, that leaves its arguments alone."""
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from pared.schedules import Cosine
+from pared.types import Batch, Loss, Schedule
+
+OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+
+
+class TrainingData(Protocol):
+    """What `fit` reads of a split."""
+
+    @property
+    def train(self) -> Batch: ...
+    @property
+    def validation(self) -> Batch: ...
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a network is trained: pure data.
+
+    The learning rate of epoch e is `lr * schedule(e / epochs)`. `clip` bounds the norm of the whole gradient. With
+    `patience` training ends when the validation loss has not improved for so many epochs, and the best epoch's weights
+    are returned; without it the last epoch's.
+    """
+
+    epochs: int = 150
+    lr: float = 1e-2
+    batch_size: int = 64
+    optimiser: str = "adam"
+    weight_decay: float = 0.0
+    clip: float | None = None
+    schedule: Schedule = field(default_factory=Cosine)
+    patience: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1 or self.lr <= 0:
+            raise ValueError(
+                f"epochs, batch_size and lr must be positive, got {self.epochs}, {self.batch_size}, {self.lr}"
+            )
+        if self.optimiser not in OPTIMISERS:
+            raise ValueError(f"unknown optimiser {self.optimiser!r}; choose one of {', '.join(OPTIMISERS)}")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A trained network and how it got there. `curves` holds the loss per epoch under "train" and "validation"."""
+
+    model: nn.Module
+    optimiser_state: dict[str, Any]
+    curves: dict[str, tuple[float, ...]]
+    seed: int
+    seconds: float
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the last training loss is not a finite number."""
+        return not math.isfinite(self.curves["train"][-1])
+
+
+def fit(
+    model: nn.Module, split: TrainingData, config: TrainConfig, loss: Loss = mse_loss, resume: Fit | None = None
+) -> Fit:
+    """Trains a copy of `model` on `split.train` and watches `split.validation`.
+
+    The order of samples and any dropout follow from `config.seed` alone; the global random state is as it was.
+    `resume` goes on from an earlier fit of the same shape with its optimiser's state (its weights replace the model's).
+    Training that ends in a loss that is not finite stops at once; the result says `diverged`.
+
+    Returns a `Fit`. Cost: epochs * ceil(samples / batch_size) steps. Raises ValueError on an empty training set.
+    """
+    if len(split.train.x) == 0:
+        raise ValueError("the training set is empty; give fit at least one example")
+    started = time.perf_counter()
+    model = copy.deepcopy(resume.model if resume else model)
+    optimiser = OPTIMISERS[config.optimiser](model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    if resume:
+        optimiser.load_state_dict(copy.deepcopy(resume.optimiser_state))
+    curves: dict[str, list[float]] = {"train": [], "validation": []}
+    best, best_state = math.inf, None
+    was_training = model.training
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        for epoch, order in enumerate(sample_orders(len(split.train.x), config)):
+            for group in optimiser.param_groups:
+                group["lr"] = config.lr * config.schedule(epoch / config.epochs)
+            curves["train"].append(_epoch(model, split.train, order, config, loss, optimiser))
+            curves["validation"].append(evaluate_loss(model, split.validation, loss))
+            if not math.isfinite(curves["train"][-1]):
+                break
+            if config.patience is not None:
+                if curves["validation"][-1] < best:
+                    best, best_state, best_epoch = curves["validation"][-1], copy.deepcopy(model.state_dict()), epoch
+                elif best_state is not None and epoch - best_epoch >= config.patience:
+                    break
+    if best_state is not None:
+        model.load_state_dict(best_state)
+    model.train(was_training)
+    return Fit(
+        model=model,
+        optimiser_state=optimiser.state_dict(),
+        curves={name: tuple(values) for name, values in curves.items()},
+        seed=config.seed,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def sample_orders(count: int, config: TrainConfig) -> Iterator[Tensor]:
+    """The order of samples in each epoch, from the seed alone; every engine reads the same one."""
+    generator = torch.Generator().manual_seed(config.seed)
+    for _ in range(config.epochs):
+        yield torch.randperm(count, generator=generator)
+
+
+def _epoch(
+    model: nn.Module, batch: Batch, order: Tensor, config: TrainConfig, loss: Loss, optimiser: torch.optim.Optimizer
+) -> float:
+    model.train()
+    total = torch.zeros((), dtype=torch.float64)
+    parameters = list(model.parameters())
+    for index in order.to(batch.x.device).split(config.batch_size):
+        optimiser.zero_grad(set_to_none=True)
+        value = loss(model(batch.x[index]), batch.y[index])
+        value.backward()  # type: ignore[no-untyped-call]
+        if config.clip is not None:
+            nn.utils.clip_grad_norm_(parameters, config.clip)
+        optimiser.step()
+        total += value.detach().cpu().double() * len(index)
+    return total.item() / len(order)
+
+
+@torch.no_grad()
+def evaluate_loss(model: nn.Module, batch: Batch, loss: Loss = mse_loss, chunk: int = 4096) -> float:
+    """Mean loss over a batch, in evaluation mode, in chunks; NaN where the batch is empty. The mode is restored."""
+    if len(batch.x) == 0:
+        return math.nan
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        parts = [loss(model(x), y).item() * len(x) for x, y in zip(batch.x.split(chunk), batch.y.split(chunk), strict=True)]
+    finally:
+        for module, training in modes:
+            module.training = training
+    return sum(parts) / len(batch.x)

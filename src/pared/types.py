@@ -1,0 +1,40 @@
+"""The few types that every part of pared shares."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+
+class Batch(NamedTuple):
+    """Inputs `x` and targets `y`, paired along the first axis."""
+
+    x: Tensor
+    y: Tensor
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""What training minimises: `loss(output, target)` -> scalar, averaged over samples."""
+
+Schedule = Callable[[float], float]
+"""Progress in [0, 1] -> value."""
+
+Scores = dict[str, Tensor]
+"""Parameter name -> score per weight, or group name -> score per unit. Higher = keep."""
+
+Progress = Callable[[str, int, int], None]
+"""`progress(stage, done, total)`: how far a long call has come."""
+
+
+class Criterion(Protocol):
+    """What scores importance; see law 2 of the design: a plain function, no registration."""
+
+    def __call__(self, model: nn.Module, batch: Batch, loss: Loss, /, **knobs: Any) -> Mapping[str, Tensor]: ...
+
+
+class DataError(ValueError):
+    """A user's data cannot be used as they are; the message says where, what was found and what to do."""
+
+
+class DivergedError(RuntimeError):
+    """Training ended in a loss that is not finite."""
