@@ -1,0 +1,59 @@
+"""pared finds the smallest neural network that predicts as well as the large one, and proves it.
+
+The public names, in the order in which data flow through them.
+"""
+
+from pared import criteria, data, evaluation, models
+from pared.compensate import compensate
+from pared.data import Series, Split
+from pared.evaluation import Comparison, compare
+from pared.models import Forecaster
+from pared.outcomes import Outcome
+from pared.selection import Budget, Count, Ratio, Threshold, by_unit, select
+from pared.study import StudySettings, prune, study
+from pared.surgery import Group, Plan, Slice, Structure, StructureError, cut, load, mask, replay, save, trace
+from pared.training import Fit, TrainConfig, fit, fit_many
+from pared.types import Batch, DataError, DivergedError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Batch",
+    "Budget",
+    "Comparison",
+    "Count",
+    "DataError",
+    "DivergedError",
+    "Fit",
+    "Forecaster",
+    "Group",
+    "Outcome",
+    "Plan",
+    "Ratio",
+    "Series",
+    "Slice",
+    "Split",
+    "Structure",
+    "StructureError",
+    "StudySettings",
+    "Threshold",
+    "TrainConfig",
+    "by_unit",
+    "compare",
+    "compensate",
+    "criteria",
+    "cut",
+    "data",
+    "evaluation",
+    "fit",
+    "fit_many",
+    "load",
+    "mask",
+    "models",
+    "prune",
+    "replay",
+    "save",
+    "select",
+    "study",
+    "trace",
+]

@@ -1,0 +1,271 @@
+"""The story: train, score, cut, repair, refit, choose on validation data, test once beside the controls."""
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import mse_loss
+
+from pared import criteria, evaluation
+from pared.compensate import compensate as repair
+from pared.data import Split, first_batch
+from pared.outcomes import (
+    CONTROLS,
+    Candidate,
+    Evidence,
+    Key,
+    Metrics,
+    Networks,
+    Outcome,
+    Trained,
+    baseline_outcomes,
+    candidate,
+    direction_tests,
+    label,
+    network_metrics,
+    network_outcomes,
+    test_comparisons,
+)
+from pared.selection import Ratio, Rule, Scope, by_unit, select
+from pared.surgery import Plan, Structure, cut, trace
+from pared.training import TrainConfig
+from pared.training.fleet import fit_each
+from pared.types import Batch, Criterion, DivergedError, Loss, Progress
+
+SCORING_SAMPLES = 512
+
+
+def prune(
+    model: nn.Module,
+    data: Any,
+    criterion: Criterion = criteria.taylor,
+    ratio: float | Rule = 0.5,
+    loss: Loss = mse_loss,
+    compensate: bool = True,
+    keep: Collection[str] = (),
+) -> nn.Module:
+    """A smaller copy of a trained model: scores its units, removes the lowest, repairs what read them.
+
+    `data` is a Batch, an (x, y) pair or a DataLoader; its first 512 samples are looked at. `ratio` is the fraction of
+    units removed from every layer, or any rule of `select`; `keep` protects groups by name or pattern. With
+    `compensate` the weights that read removed units are refitted by least squares, without training.
+
+    The short form of `trace`, a criterion, `select`, `compensate` and `cut`; use these to look at the plan or save it.
+    Returns a new module; the one passed in stays as it is. Raises StructureError, ValueError as those do.
+    """
+    batch = first_batch(data, SCORING_SAMPLES)
+    structure = trace(model, batch.x[:1])
+    plan = select(unit_scores(model, batch, criterion, loss, structure), structure, ratio, keep=keep)
+    repaired = repair(model, structure, plan, batch.x) if compensate else model
+    return cut(repaired, structure, plan)
+
+
+def unit_scores(
+    model: nn.Module, batch: Batch, criterion: Criterion, loss: Loss, structure: Structure
+) -> Mapping[str, torch.Tensor]:
+    """A criterion's scores per unit, whether it scores units or weights."""
+    scores = criterion(model, batch, loss)
+    return scores if any(name in structure for name in scores) else by_unit(scores, structure)
+
+
+Build = Callable[[int, Mapping[str, int]], nn.Module]
+"""`build(seed, widths)`: a freshly initialised network; `widths` (group name -> units) asks for a smaller one."""
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """What a study does: pure data but for the criterion. `margin` and `level` are fixed before any result is seen."""
+
+    train: TrainConfig = TrainConfig()
+    refit: TrainConfig = TrainConfig(epochs=30, lr=3e-3)
+    rules: tuple[Rule, ...] = (Ratio(0.25), Ratio(0.5), Ratio(0.75))
+    criterion: Criterion = criteria.taylor
+    scope: Scope = "global"
+    keep: tuple[str, ...] = ()
+    margin: float = 0.05
+    level: float = 0.95
+
+
+def study(
+    build: Build,
+    splits: Sequence[Split],
+    seeds: Sequence[int],
+    settings: StudySettings,
+    name: str = "data",
+    jobs: int = 1,
+) -> list[Outcome]:
+    """Trains, cuts, chooses and tests; returns one outcome a network, naive forecasters included. See `Investigation`."""
+    return list(Investigation(build, splits, seeds, settings, name, jobs).run().outcomes)
+
+
+@dataclass(frozen=True)
+class Investigation:
+    """The whole comparison on every block and seed; `run` tells the story.
+
+    `networks` fills as trainings finish, so that whoever interrupts `run` still has them (see `finished`).
+    """
+
+    build: Build
+    splits: Sequence[Split]
+    seeds: Sequence[int]
+    settings: StudySettings
+    name: str = "data"
+    jobs: int = 1
+    progress: Progress = lambda stage, done, total: None
+    networks: Networks = field(default_factory=dict)
+
+    def run(self) -> Evidence:
+        """Trains, cuts, chooses, trains the controls, tests once.
+
+        1. trains the full network on every block and seed; 2. cuts it by every rule, repairs by least squares, refits;
+        3. chooses the leanest rule that is not inferior to the full network on validation data; 4. trains the controls:
+        random deletion of the same numbers, the small network from scratch with equal training multiply-adds, the
+        undeleted network with the refit's epochs; 5. tests the chosen networks once beside all of them and the naive
+        forecasters. Raises DivergedError when no full network came through.
+        """
+        settings = self.settings
+        self._train("training the full networks", self._full())
+        if not self._sound():
+            raise DivergedError(
+                f"all {len(self.networks)} trainings of the full network ended in a loss that is not finite; "
+                "lower the learning rate, or look for outliers in the data"
+            )
+        self._train("cutting and refitting", self._cuts())
+        validated = self._measure("validation", self.networks)
+        candidates = tuple(
+            candidate(rule, self.networks, validated, self.structure, settings.margin, settings.level)
+            for rule in settings.rules
+        )
+        chosen = min((c for c in candidates if c.eligible), key=lambda c: c.parameters, default=None)
+        if chosen is not None:
+            self._train("training the controls", self._controls(chosen))
+        first = chosen.label if chosen else "full"
+        tested = self._measure("test", [key for key in self.networks if key[0] in (first, "full", *CONTROLS)])
+        measured = {key: validated.get(key, {}) | tested.get(key, {}) for key in self.networks}
+        outcomes = (*self._outcomes(measured), *baseline_outcomes(self.name, self.splits))
+        arm = "cut" if chosen else "full"
+        return Evidence(
+            networks=self.networks,
+            candidates=candidates,
+            chosen=chosen,
+            outcomes=outcomes,
+            comparisons=test_comparisons(outcomes, arm, settings.margin, settings.level),
+            directions=direction_tests(self.networks, first, self.blocks),
+        )
+
+    def finished(self) -> tuple[Outcome, ...]:
+        """Outcomes of the networks trained so far, on validation data: what an interrupted study still knows."""
+        return self._outcomes(self._measure("validation", self.networks))
+
+    @cached_property
+    def structure(self) -> Structure:
+        """The structure of the full network."""
+        return trace(self.build(0, {}), self.splits[0].train.x[:1])
+
+    @property
+    def blocks(self) -> dict[int, Split]:
+        """Block number -> split."""
+        return {split.block: split for split in self.splits}
+
+    def _outcomes(self, measured: Mapping[Key, Metrics]) -> tuple[Outcome, ...]:
+        return tuple(network_outcomes(self.name, self.networks, measured, self.blocks, self.structure))
+
+    def _measure(self, part: str, keys: Collection[Key]) -> dict[Key, Metrics]:
+        measured = {}
+        for done, key in enumerate(keys, 1):
+            measured[key] = network_metrics(self.networks[key], self.blocks[key[1]], part)
+            self.progress(f"measuring on {part} data", done, len(keys))
+        return measured
+
+    def _sound(self) -> list[tuple[int, int]]:
+        return [key[1:] for key, t in self.networks.items() if key[0] == "full" and not t.fit.diverged]
+
+    def _train(self, stage: str, todo: Mapping[Key, "Untrained"]) -> None:
+        keys, untrained = list(todo), list(todo.values())
+        self.progress(stage, 0, len(keys))
+        models, configs = [u.model for u in untrained], [u.config for u in untrained]
+        fits = fit_each(models, [self.blocks[block] for _, block, _ in keys], configs, jobs=self.jobs)
+        for done, (index, fit) in enumerate(fits, 1):
+            self.networks[keys[index]] = Trained(fit, untrained[index].plan)
+            self.progress(stage, done, len(keys))
+        for key in keys:  # members finish in any order; results must not depend on it
+            self.networks[key] = self.networks.pop(key)
+
+    def _full(self) -> dict[Key, "Untrained"]:
+        todo = {}
+        for split in self.splits:
+            for seed in self.seeds:
+                own = member_seed(split.block, seed)
+                todo["full", split.block, seed] = Untrained(self.build(own, {}), replace(self.settings.train, seed=own))
+        return todo
+
+    def _cuts(self) -> dict[Key, "Untrained"]:
+        todo = {}
+        settings, members = self.settings, self._sound()
+        for done, (block, seed) in enumerate(members, 1):
+            model, batch = self.networks["full", block, seed].fit.model, scoring_batch(self.blocks[block])
+            scores = unit_scores(model, batch, settings.criterion, mse_loss, self.structure)
+            for rule in settings.rules:
+                plan = select(scores, self.structure, rule, settings.scope, settings.keep)
+                todo[label(rule), block, seed] = self._cut(model, batch, plan, member_seed(block, seed))
+            self.progress("scoring units", done, len(members))
+        return todo
+
+    def _controls(self, chosen: Candidate) -> dict[Key, "Untrained"]:
+        todo = {}
+        for block, seed in self._sound():
+            model, small = self.networks["full", block, seed].fit.model, self.networks[chosen.label, block, seed]
+            assert small.plan is not None
+            batch, own = scoring_batch(self.blocks[block]), member_seed(block, seed)
+            at_random = same_counts(small.plan, criteria.random(model, batch, mse_loss, seed=own), self.structure)
+            todo["random", block, seed] = self._cut(model, batch, at_random, own)
+            todo["trained_on", block, seed] = Untrained(model, replace(self.settings.refit, seed=own))
+            epochs = equal_compute_epochs(model, small.fit.model, self.settings, batch)
+            fresh = self.build(own + 1, {name: len(units) for name, units in small.plan.keep.items()})
+            todo["scratch", block, seed] = Untrained(fresh, replace(self.settings.train, epochs=epochs, seed=own + 1))
+        return todo
+
+    def _cut(self, model: nn.Module, batch: Batch, plan: Plan, seed: int) -> "Untrained":
+        small = cut(repair(model, self.structure, plan, batch.x), self.structure, plan)
+        return Untrained(small, replace(self.settings.refit, seed=seed), plan)
+
+
+@dataclass(frozen=True)
+class Untrained:
+    """A network about to be trained, and how it was cut."""
+
+    model: nn.Module
+    config: TrainConfig
+    plan: Plan | None = None
+
+
+def member_seed(block: int, seed: int) -> int:
+    """Each block and seed starts from weights and an order of samples of its own."""
+    return int(np.random.SeedSequence([block, seed]).generate_state(1)[0])
+
+
+def scoring_batch(split: Split) -> Batch:
+    """Training examples spread evenly over the block, for criteria and repair."""
+    count = len(split.train.x)
+    index = torch.linspace(0, count - 1, min(count, SCORING_SAMPLES)).long()
+    return Batch(split.train.x[index], split.train.y[index])
+
+
+def same_counts(plan: Plan, scores: Mapping[str, torch.Tensor], structure: Structure) -> Plan:
+    """A plan that keeps as many units of each group as `plan` does, the highest-scored ones."""
+    keep = {
+        name: tuple(scores[name].argsort(descending=True, stable=True)[: len(units)].tolist())
+        for name, units in plan.keep.items()
+    }
+    return structure.bind(Plan(keep))
+
+
+def equal_compute_epochs(full: nn.Module, small: nn.Module, settings: StudySettings, batch: Batch) -> int:
+    """Epochs that the small network can train from scratch for the multiply-adds of training, cutting and refitting."""
+    large, little = evaluation.macs(full, batch.x[:1]), evaluation.macs(small, batch.x[:1])
+    return math.ceil((settings.train.epochs * large + settings.refit.epochs * little) / little)
