@@ -40,13 +40,15 @@ def compensate(model: nn.Module, structure: Structure, plan: Plan, x: Tensor, ri
         bias = tensors.get(_bias_of(parameter))
         lost_index = torch.tensor(sorted(lost))
         kept_index = torch.tensor([i for i in range(tensors[parameter].shape[axis]) if i not in lost])
-        matrix, intercept = _regression(values[parameter].double().cpu(), kept_index, lost_index, ridge, bias is not None)
+        matrix, intercept = _regression(
+            values[parameter].double().cpu(), kept_index, lost_index, ridge, bias is not None
+        )
         with torch.no_grad():
             weight = tensors[parameter].movedim(axis, -1)
             reading = weight[..., lost_index].double().cpu()
             weight[..., kept_index] += (reading @ matrix).to(weight)
             if bias is not None:
-                bias += (reading @ intercept).to(bias)
+                bias.add_((reading @ intercept).to(bias))
     return repaired
 
 

@@ -20,6 +20,9 @@ from pared.training import Fit
 CONTROLS = ("trained_on", "scratch", "random")
 
 
+Metrics = dict[str, float]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """One network's figures: pure data, what the store holds.
@@ -49,8 +52,6 @@ Key = tuple[str, int, int]
 Networks = dict[Key, Trained]
 """(arm, block, seed) -> network. Arms: "full", each rule's label, and the controls."""
 
-Metrics = dict[str, float]
-
 
 @dataclass(frozen=True)
 class Candidate:
@@ -78,6 +79,7 @@ class Evidence:
     """
 
     networks: Networks
+    measured: dict[Key, Metrics]
     candidates: tuple[Candidate, ...]
     chosen: Candidate | None
     outcomes: tuple[Outcome, ...]

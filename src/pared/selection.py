@@ -153,7 +153,9 @@ def _plan(removed: set[tuple[str, int]], scores: Mapping[str, Tensor], structure
         widest = max(len(keep[name]) if name in keep else structure[name].width for name in names if name in structure)
         for name in names:
             if name in keep:
-                back = sorted(set(range(structure[name].width)) - set(keep[name]), key=lambda j: -float(scores[name][j]))
+                back = sorted(
+                    set(range(structure[name].width)) - set(keep[name]), key=lambda j: -float(scores[name][j])
+                )
                 keep[name] += back[: widest - len(keep[name])]
     return structure.bind(Plan({name: tuple(units) for name, units in keep.items()}))
 

@@ -22,6 +22,10 @@ class _Slice(Protocol):
     def axis(self) -> int: ...
     @property
     def role(self) -> str: ...
+    @property
+    def blocks(self) -> int: ...
+    @property
+    def inner(self) -> int: ...
     def indices(self, width: int, units: range) -> list[int]: ...
 
 
@@ -143,10 +147,11 @@ def single_layers(module: nn.RNNBase) -> list[nn.RNNBase]:
     layers = []
     for k in range(module.num_layers):
         size = module.input_size if k == 0 else module.hidden_size
-        own = {"nonlinearity": module.nonlinearity} if isinstance(module, nn.RNN) else {}
-        layer = type(module)(size, module.hidden_size, bias=module.bias, batch_first=module.batch_first, **own)
-        state = {f"{name.rpartition('_l')[0]}_l0": value for name, value in module.state_dict().items()
-                 if name.endswith(f"_l{k}")}  # fmt: skip
+        more = {"nonlinearity": module.nonlinearity} if isinstance(module, nn.RNN) else {}
+        kind: Callable[..., nn.RNNBase] = type(module)
+        layer = kind(size, module.hidden_size, bias=module.bias, batch_first=module.batch_first, **more)
+        own = {name: value for name, value in module.state_dict().items() if name.endswith(f"_l{k}")}
+        state = {f"{name.rpartition('_l')[0]}_l0": value for name, value in own.items()}
         layer.load_state_dict(state, assign=True)
         layers.append(layer.eval())
     return layers

@@ -151,12 +151,20 @@ class Investigation:
         arm = "cut" if chosen else "full"
         return Evidence(
             networks=self.networks,
+            measured=measured,
             candidates=candidates,
             chosen=chosen,
             outcomes=outcomes,
             comparisons=test_comparisons(outcomes, arm, settings.margin, settings.level),
             directions=direction_tests(self.networks, first, self.blocks),
         )
+
+    def check(self) -> None:
+        """Raises what the settings would raise after the first training, before it: no layer to score, unknown names."""
+        model, batch = self.build(0, {}), scoring_batch(self.splits[0])
+        scores = unit_scores(model, batch, self.settings.criterion, mse_loss, self.structure)
+        for rule in self.settings.rules:
+            select(scores, self.structure, rule, self.settings.scope, self.settings.keep)
 
     def finished(self) -> tuple[Outcome, ...]:
         """Outcomes of the networks trained so far, on validation data: what an interrupted study still knows."""

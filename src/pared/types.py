@@ -1,7 +1,7 @@
 """The few types that every part of pared shares."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -22,14 +22,11 @@ Schedule = Callable[[float], float]
 Scores = dict[str, Tensor]
 """Parameter name -> score per weight, or group name -> score per unit. Higher = keep."""
 
+Criterion = Callable[[nn.Module, Batch, Loss], Mapping[str, Tensor]]
+"""What scores importance: `criterion(model, batch, loss)` -> scores; knobs are bound beforehand (functools.partial)."""
+
 Progress = Callable[[str, int, int], None]
 """`progress(stage, done, total)`: how far a long call has come."""
-
-
-class Criterion(Protocol):
-    """What scores importance; see law 2 of the design: a plain function, no registration."""
-
-    def __call__(self, model: nn.Module, batch: Batch, loss: Loss, /, **knobs: Any) -> Mapping[str, Tensor]: ...
 
 
 class DataError(ValueError):

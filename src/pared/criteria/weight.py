@@ -52,7 +52,9 @@ def junk(
             size = size / size.sum(dim=1, keepdim=True)
         scores[group.name] = size.mean(dim=0 if direction == "out" else 1)
     if not scores:
-        raise StructureError("the junk criterion scores recurrent layers, this network has none; use taylor or magnitude")
+        raise StructureError(
+            "the junk criterion scores recurrent layers, this network has none; use taylor or magnitude"
+        )
     return scores
 
 

@@ -1,6 +1,6 @@
 """A forecaster of stacked recurrent layers and a linear dense head."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 Cell = Literal["lstm", "gru", "rnn"]
 Init = Literal["keras", "torch"]
-CELLS: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+CELLS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
 class Forecaster(nn.Module):
@@ -60,13 +60,13 @@ class Forecaster(nn.Module):
 def _keras_init(model: Forecaster) -> None:
     for layer in model.recurrent:
         assert isinstance(layer, nn.RNNBase)
-        nn.init.xavier_uniform_(layer.weight_ih_l0)
+        nn.init.xavier_uniform_(layer.get_parameter("weight_ih_l0"))
         # Keras draws one orthogonal (units, gates * units) matrix; ours is its transpose.
-        nn.init.orthogonal_(layer.weight_hh_l0)
-        nn.init.zeros_(layer.bias_ih_l0)
-        nn.init.zeros_(layer.bias_hh_l0)
+        nn.init.orthogonal_(layer.get_parameter("weight_hh_l0"))
+        nn.init.zeros_(layer.get_parameter("bias_ih_l0"))
+        nn.init.zeros_(layer.get_parameter("bias_hh_l0"))
         if isinstance(layer, nn.LSTM):
-            layer.bias_ih_l0[layer.hidden_size : 2 * layer.hidden_size] = 1.0
+            nn.init.ones_(layer.get_parameter("bias_ih_l0")[layer.hidden_size : 2 * layer.hidden_size])
     for layer in model.head:
         assert isinstance(layer, nn.Linear)
         nn.init.xavier_uniform_(layer.weight)

@@ -20,9 +20,9 @@ def cut(model: nn.Module, structure: Structure, plan: Plan) -> nn.Module:
     gone: dict[tuple[str, int], set[int]] = defaultdict(set)
     for s, indices in _touched(structure, plan):
         gone[s.parameter, s.axis].update(indices)
-    for (parameter, axis), indices in gone.items():
+    for (parameter, axis), lost in gone.items():
         tensor = _tensor(small, parameter)
-        kept = [i for i in range(tensor.shape[axis]) if i not in indices]
+        kept = [i for i in range(tensor.shape[axis]) if i not in lost]
         _replace(small, parameter, tensor.detach().index_select(axis, torch.tensor(kept, device=tensor.device)))
     for path in {parameter.rpartition(".")[0] for parameter, _ in gone}:
         resize(small.get_submodule(path))

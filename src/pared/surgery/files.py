@@ -21,7 +21,9 @@ def save(folder: str | Path, model: nn.Module, plan: Plan) -> Path:
     """
     folder = Path(folder)
     if set(plan.keep) - {group.name for group in plan.groups}:
-        raise StructureError("the plan carries no slices, so it could not be replayed; save structure.bind(plan) instead")
+        raise StructureError(
+            "the plan carries no slices, so it could not be replayed; save structure.bind(plan) instead"
+        )
     for name in (PLAN, WEIGHTS):
         if (folder / name).exists():
             raise FileExistsError(f"{folder / name} exists and is not overwritten; choose another folder")

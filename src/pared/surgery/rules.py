@@ -79,7 +79,9 @@ class Builder:
             return first or second
         shape = [(s.width, s.inner) for s in first]
         if shape != [(s.width, s.inner) for s in second]:
-            raise StructureError(f"{place} joins axes made up differently, {first} and {second}; pared cannot couple them")
+            raise StructureError(
+                f"{place} joins axes made up differently, {first} and {second}; pared cannot couple them"
+            )
         for a, b in zip(first, second, strict=True):
             if a.group is None or b.group is None:
                 self.protect(a.group)
@@ -125,7 +127,7 @@ def recurrent(builder: Builder, name: str, module: nn.RNNBase, x: Layout) -> tup
     if module.bidirectional or module.proj_size:
         what = "bidirectional" if module.bidirectional else "projected (proj_size)"
         raise StructureError(f"{name!r} is {what}; pared follows recurrent layers of one direction without projection")
-    gates = module.weight_ih_l0.shape[0] // module.hidden_size
+    gates = module.get_parameter("weight_ih_l0").shape[0] // module.hidden_size
     below, groups = x[-1], []
     for k in range(module.num_layers):
         builder.read(below, f"{name}.weight_ih_l{k}")
@@ -213,5 +215,5 @@ def resize(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.RNNBase):
-        module.hidden_size = module.weight_hh_l0.shape[1]
-        module.input_size = module.weight_ih_l0.shape[1]
+        module.hidden_size = module.get_parameter("weight_hh_l0").shape[1]
+        module.input_size = module.get_parameter("weight_ih_l0").shape[1]

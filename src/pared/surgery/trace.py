@@ -77,7 +77,9 @@ class _Walk(fx.Interpreter):
         rule = rules.MODULES.get(type(module))
         if rule is not None:
             if len(node.args) != 1 or node.kwargs:
-                raise StructureError(f"{name!r} is given initial states or further arguments, which pared cannot follow yet")
+                raise StructureError(
+                    f"{name!r} is given initial states or further arguments, which pared cannot follow yet"
+                )
             return rule(self.builder, name, module, self.layouts[self._node(node.args[0])])
         if isinstance(module, rules.POINTWISE_MODULES):
             return self.layouts[self._node(node.args[0])]
@@ -149,4 +151,3 @@ def _nodes(value: Any) -> list[fx.Node]:
     if isinstance(value, (tuple, list)):
         return [node for item in value for node in _nodes(item)]
     return []
-

@@ -1,0 +1,37 @@
+"""Data: series, built in or from CSV files, and their leak-free splits into windows."""
+
+from pared.data.batches import Data, batches, first_batch
+from pared.data.catalogue import BUILTINS, builtin, load, santa_fe, sunspots
+from pared.data.chaos import henon, logistic, lorenz, mackey_glass, rossler
+from pared.data.series import Series, resolve_predict
+from pared.data.splits import PAPER, Framing, Protocol, Scaler, Split, fit_scaler, protocol_for, rolling_origin
+from pared.data.tables import read_csv
+from pared.data.windows import windows
+
+__all__ = [
+    "BUILTINS",
+    "PAPER",
+    "Data",
+    "Framing",
+    "Protocol",
+    "Scaler",
+    "Series",
+    "Split",
+    "batches",
+    "builtin",
+    "first_batch",
+    "fit_scaler",
+    "henon",
+    "load",
+    "logistic",
+    "lorenz",
+    "mackey_glass",
+    "protocol_for",
+    "read_csv",
+    "resolve_predict",
+    "rolling_origin",
+    "rossler",
+    "santa_fe",
+    "sunspots",
+    "windows",
+]

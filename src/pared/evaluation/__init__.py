@@ -1,0 +1,35 @@
+"""Evaluation: how good a forecast is, whether one network is as good as another, and what it costs.
+
+The naive forecasters are in `pared.evaluation.baselines`.
+"""
+
+from pared.evaluation.cost import Size, latency, macs, parameters, size
+from pared.evaluation.direction import against_last, paper_hits
+from pared.evaluation.forecast import Predictor, free_run, predictor, starts
+from pared.evaluation.metrics import nrmse, rmse, valid_prediction_time
+from pared.evaluation.paired import Comparison, McNemar, block_bootstrap, compare, mcnemar, wilcoxon
+from pared.evaluation.scores import evaluate
+
+__all__ = [
+    "Comparison",
+    "McNemar",
+    "Predictor",
+    "Size",
+    "against_last",
+    "block_bootstrap",
+    "compare",
+    "evaluate",
+    "free_run",
+    "latency",
+    "macs",
+    "mcnemar",
+    "nrmse",
+    "paper_hits",
+    "parameters",
+    "predictor",
+    "rmse",
+    "size",
+    "starts",
+    "valid_prediction_time",
+    "wilcoxon",
+]
