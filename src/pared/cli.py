@@ -265,7 +265,7 @@ def _summary(record: dict[str, Any], folder: Path) -> None:
     for note in record["notes"]:
         out.print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
     first = "cut" if record["chosen"] else "full"
-    table = Table("network", "NRMSE", "direction", "free-running", "parameters", "error ratio (95 %)", "verdict")
+    table = Table("network", "NRMSE", "1-step", "free", "param.", "error ratio", "verdict", box=None, padding=(0, 1))
     for name in dict.fromkeys(("full", "cut", *record["comparisons"])):
         cells = [
             run.mean_test_metric(record, name, key) for key in ("nrmse", "direction", "free_direction", "parameters")
@@ -275,14 +275,18 @@ def _summary(record: dict[str, Any], folder: Path) -> None:
         nrmse, direction, free, size = cells
         found = record["comparisons"].get(name)
         table.add_row(
-            name + (" (shipped)" if name == record["shipped"]["arm"] else ""),
+            name + ("*" if name == record["shipped"]["arm"] else ""),
             f"{nrmse:.4g}",
-            *("" if share is None else f"{100 * share:.1f} %" for share in (direction, free)),
+            *("" if share is None else f"{100 * share:.1f}%" for share in (direction, free)),
             "" if size is None else f"{size:.0f}",
             run.ratio_text(found) if found else "",
-            f"{first}: {found['verdict']}" if found else "",
+            found["verdict"] if found else "",
         )
     out.print(table)
+    out.print(
+        f"(* shipped; ratio and verdict: errors of '{first}' over those of each other network; 1-step, free: directions right)",
+        style="dim",
+    )
     small, full = record["shipped"], record["full_size"]
     out.print(
         f"shipped: {small['parameters']} of {full['parameters']} parameters, {small['macs']} of {full['macs']} multiply-adds, "

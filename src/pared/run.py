@@ -346,6 +346,6 @@ def mean_test_metric(record: Mapping[str, Any], arm: str, metric: str) -> float 
 
 
 def ratio_text(comparison: Mapping[str, Any]) -> str:
-    """A stored comparison as "0.98 (0.95 to 1.02)"."""
+    """A stored comparison as "0.98 [0.95, 1.02]"."""
     ratio, low, high = (math.exp(comparison[name]) for name in ("difference", "low", "high"))
-    return f"{ratio:.3g} ({low:.3g} to {high:.3g})"
+    return f"{ratio:.3g} [{low:.3g}, {high:.3g}]"

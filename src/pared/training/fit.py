@@ -130,7 +130,7 @@ def _epoch(
     model.train()
     total = torch.zeros((), dtype=torch.float64)
     parameters = list(model.parameters())
-    for index in order.to(batch.x.device).split(config.batch_size):
+    for index in torch.split(order.to(batch.x.device), config.batch_size):
         optimiser.zero_grad(set_to_none=True)
         value = loss(model(batch.x[index]), batch.y[index])
         value.backward()  # type: ignore[no-untyped-call]
@@ -149,7 +149,8 @@ def evaluate_loss(model: nn.Module, batch: Batch, loss: Loss = mse_loss, chunk: 
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        parts = [loss(model(x), y).item() * len(x) for x, y in zip(batch.x.split(chunk), batch.y.split(chunk), strict=True)]
+        chunks = zip(torch.split(batch.x, chunk), torch.split(batch.y, chunk), strict=True)
+        parts = [loss(model(x), y).item() * len(x) for x, y in chunks]
     finally:
         for module, training in modes:
             module.training = training

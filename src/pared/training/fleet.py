@@ -1,14 +1,20 @@
 """Many small networks: every member is trained as `fit` would train it alone, several at a time."""
 
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Literal, NamedTuple
 
 import torch
 from joblib import Parallel, delayed
 from torch import nn
 from torch.nn.functional import mse_loss
 
+from pared.training import kernel
 from pared.training.fit import Fit, TrainConfig, TrainingData, fit
 from pared.types import Loss
+
+Engine = Literal["auto", "kernel", "loop"]
 
 
 def fit_many(
@@ -18,13 +24,19 @@ def fit_many(
     loss: Loss = mse_loss,
     resume: Sequence[Fit] | None = None,
     jobs: int = 1,
+    engine: Engine = "auto",
 ) -> list[Fit]:
     """Trains member i on `splits[i]` with `configs[i]`, as `fit` does; the result does not depend on its companions.
 
-    `jobs` members are trained at a time, each on one processor. Raises ValueError when the three lists differ in length.
+    `jobs` members are trained at a time, each on one processor. A small LSTM forecaster is trained by the compiled
+    kernel (`kernel.supports`), any other member by the plain loop: its own shape and configuration decide, never how
+    many there are. `engine` overrides that; the two agree to float32 rounding.
+
+    Returns the fits in the order of the models. Raises ValueError when the three lists differ in length, and with
+    `engine="kernel"` where a member is beyond it.
     """
     fits: list[Fit | None] = [None] * len(models)
-    for index, member in fit_each(models, splits, configs, loss, resume, jobs):
+    for index, member in fit_each(models, splits, configs, loss, resume, jobs, engine):
         fits[index] = member
     return [member for member in fits if member is not None]
 
@@ -36,24 +48,71 @@ def fit_each(
     loss: Loss = mse_loss,
     resume: Sequence[Fit] | None = None,
     jobs: int = 1,
+    engine: Engine = "auto",
 ) -> Iterator[tuple[int, Fit]]:
-    """`fit_many` as a stream: yields (index, fit) in the order in which members finish."""
+    """`fit_many` as a stream: yields (index, fit) in the order in which members finish.
+
+    Closing it, or an interrupt, drops the members that have not begun and stops the others after their epoch.
+    """
     if not len(models) == len(splits) == len(configs) == (len(resume) if resume else len(models)):
-        raise ValueError(
-            f"give one split and one config a model, got {len(models)} models, {len(splits)} splits, {len(configs)} configs"
-        )
-    earlier = resume or [None] * len(models)
-    members = list(zip(models, splits, configs, earlier, strict=True))
+        counts = f"{len(models)} models, {len(splits)} splits, {len(configs)} configs"
+        raise ValueError(f"give one split and one config a model, got {counts}")
+    earlier: Sequence[Fit | None] = resume or [None] * len(models)
+    members = [_Member(*parts) for parts in zip(models, splits, configs, earlier, strict=True)]
+    by_kernel = {index: _goes_to_kernel(index, member, loss, engine) for index, member in enumerate(members)}
     if jobs == 1:
-        for index, (model, split, config, before) in enumerate(members):
-            yield index, fit(model, split, config, loss, before)
+        for index, member in enumerate(members):
+            yield index, kernel.fit(*member) if by_kernel[index] else _fit_by_loop(member, loss)
     else:
-        calls = (delayed(_fit_on_one_thread)(index, *member, loss) for index, member in enumerate(members))
+        yield from _in_threads({index: member for index, member in enumerate(members) if by_kernel[index]}, jobs)
+        rest = {index: member for index, member in enumerate(members) if not by_kernel[index]}
+        yield from _in_processes(rest, loss, jobs)
+
+
+class _Member(NamedTuple):
+    model: nn.Module
+    split: TrainingData
+    config: TrainConfig
+    resume: Fit | None
+
+
+def _goes_to_kernel(index: int, member: _Member, loss: Loss, engine: Engine) -> bool:
+    if engine not in ("auto", "kernel", "loop"):
+        raise ValueError(f"unknown engine {engine!r}; choose auto, kernel or loop")
+    if engine == "loop":
+        return False
+    model = member.resume.model if member.resume else member.model
+    suits = kernel.supports(model, member.config, loss) and kernel.reads(model, member.split)
+    if engine == "kernel" and not suits:
+        raise ValueError(f"the kernel cannot train member {index}; see kernel.supports, or use engine='auto'")
+    return suits
+
+
+def _in_threads(members: dict[int, _Member], jobs: int) -> Iterator[tuple[int, Fit]]:
+    if not members:
+        return
+    kernel.compiled()
+    stop = threading.Event()
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        indices = {pool.submit(kernel.fit, *member, stop=stop): index for index, member in members.items()}
+        for future in as_completed(indices):
+            yield indices.pop(future), future.result()
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_processes(members: dict[int, _Member], loss: Loss, jobs: int) -> Iterator[tuple[int, Fit]]:
+    if members:
+        calls = (delayed(_fit_on_one_thread)(index, member, loss) for index, member in members.items())
         yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)
 
 
-def _fit_on_one_thread(
-    index: int, model: nn.Module, split: TrainingData, config: TrainConfig, before: Fit | None, loss: Loss
-) -> tuple[int, Fit]:
+def _fit_on_one_thread(index: int, member: _Member, loss: Loss) -> tuple[int, Fit]:
     torch.set_num_threads(1)
-    return index, fit(model, split, config, loss, before)
+    return index, _fit_by_loop(member, loss)
+
+
+def _fit_by_loop(member: _Member, loss: Loss) -> Fit:
+    return fit(member.model, member.split, member.config, loss, member.resume)

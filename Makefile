@@ -1,0 +1,35 @@
+# `make demo` and `make test` set everything up by themselves; PYTHON chooses the interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export OMP_NUM_THREADS := 1
+
+.PHONY: demo test slow lint check clean
+
+demo: $(READY)
+	$(BIN)/pared run santa-fe --quick --out runs
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow" -n 2 -q
+
+slow: $(READY)
+	$(BIN)/python -m pytest -m slow -n 2 -q
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test slow
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,lint]"
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) runs build dist
