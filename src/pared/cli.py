@@ -27,7 +27,7 @@ from pared.surgery import Plan, StructureError
 from pared.types import DataError, DivergedError
 
 WRONG_INPUT, DIVERGED, INTERRUPTED = 2, 1, 130
-QUICK = {"epochs": 20, "seeds": 1}
+QUICK = {"epochs": 40, "seeds": 1}
 Number = TypeVar("Number", int, float)
 
 app = typer.Typer(
@@ -57,14 +57,16 @@ def run_command(
     window: Annotated[int, typer.Option(help="Past values the network sees; 0: what suits the series.")] = 0,
     horizon: Annotated[int, typer.Option(help="How many steps ahead to forecast.")] = 1,
     predict: Annotated[Predict, typer.Option(help="What the network puts out: values, increments or auto.")] = "auto",
-    epochs: Annotated[int | None, typer.Option(help="Training epochs of the full network (default 150).")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Training epochs of the full network (default 300).")] = None,
     refit_epochs: Annotated[int, typer.Option(help="Epochs after a cut; 0: a fifth of --epochs.")] = 0,
     lr: Annotated[float, typer.Option(help="Learning rate at the start of training.")] = 1e-2,
     batch_size: Annotated[int, typer.Option(help="Windows in one training step.")] = 64,
     criterion: Annotated[
         str, typer.Option(help="What scores units: taylor, ablation, activation, magnitude, junk, random.")
     ] = "taylor",
-    ratios: Annotated[str, typer.Option(help="Fractions of the units to remove, each tried.")] = "0.25,0.5,0.75",
+    ratios: Annotated[
+        str, typer.Option(help="Fractions of the units to remove, each tried.")
+    ] = "0.25,0.4,0.5,0.6,0.75",
     thresholds: Annotated[
         str, typer.Option(help="Also remove units that score below these (as the junk-neuron paper).")
     ] = "",
@@ -75,7 +77,7 @@ def run_command(
     margin: Annotated[float, typer.Option(help="How much more error counts as 'as good': 0.05 is 5 %.")] = 0.05,
     seeds: Annotated[int | None, typer.Option(help="Networks trained on each block (default 2).")] = None,
     seed: Annotated[int, typer.Option(help="First seed; the same seed gives the same outcomes.")] = 0,
-    quick: Annotated[bool, typer.Option("--quick", help="20 epochs and one seed: minutes, but no claims.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="40 epochs, one seed: soon done, but no claims.")] = False,
     folder: Annotated[Path, typer.Option("--out", help="Where the run's folder is made.")] = Path("runs"),
     jobs: Annotated[int, typer.Option(help="Networks trained at a time; 0: one a processor.")] = 0,
 ) -> None:
@@ -95,12 +97,12 @@ def run_command(
             window=window,
             horizon=horizon,
             predict=predict,
-            epochs=epochs or short.get("epochs", 150),
+            epochs=epochs if epochs is not None else short.get("epochs", 300),
             refit_epochs=refit_epochs,
             lr=lr,
             batch_size=batch_size,
             seed=seed,
-            seeds=seeds or short.get("seeds", 2),
+            seeds=seeds if seeds is not None else short.get("seeds", 2),
             criterion=criterion,
             ratios=_numbers("--ratios", ratios, float),
             thresholds=_numbers("--thresholds", thresholds, float),
@@ -265,7 +267,9 @@ def _summary(record: dict[str, Any], folder: Path) -> None:
     for note in record["notes"]:
         out.print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
     first = "cut" if record["chosen"] else "full"
-    table = Table("network", "NRMSE", "1-step", "free", "param.", "error ratio", "verdict", box=None, padding=(0, 1))
+    table = Table(
+        "network", "NRMSE", "1-step", "free", "param.", "error ratio", "verdict", box=None, padding=(0, 1, 0, 0)
+    )
     for name in dict.fromkeys(("full", "cut", *record["comparisons"])):
         cells = [
             run.mean_test_metric(record, name, key) for key in ("nrmse", "direction", "free_direction", "parameters")
@@ -276,7 +280,7 @@ def _summary(record: dict[str, Any], folder: Path) -> None:
         found = record["comparisons"].get(name)
         table.add_row(
             name + ("*" if name == record["shipped"]["arm"] else ""),
-            f"{nrmse:.4g}",
+            f"{nrmse:.3g}",
             *("" if share is None else f"{100 * share:.1f}%" for share in (direction, free)),
             "" if size is None else f"{size:.0f}",
             run.ratio_text(found) if found else "",

@@ -17,14 +17,17 @@ def compensate(model: nn.Module, structure: Structure, plan: Plan, x: Tensor, ri
 
         h_D ~ A h_K + a,   W_K <- W_K + W_D A,   b <- b + W_D a,   A = S_DK (S_KK + r I)^-1
 
-    where S holds second moments (centred where there is an intercept) and r = ridge * mean diag S_KK. Recurrent weights
-    are fitted without an intercept over all steps but the last; layers without a bias likewise. Moments are those of the
-    uncut network on the inputs `x`, summed in float64. Where the samples are fewer than the kept units the ridge decides.
+    where S holds second moments (centred where there is an intercept) and r = ridge * mean diag S_KK. Recurrent
+    weights are fitted without an intercept over all steps but the last; layers without a bias likewise. Moments are
+    those of the uncut network on the inputs `x`, summed in float64. Where the samples are fewer than the kept units
+    the ridge decides.
 
     Cost: two forward passes, and for each reading weight O(rows k^2 + k^3) with k values read.
+    Raises StructureError when the plan does not fit the structure.
     Source: linear compensation as in optimal brain surgery's grouped form and He, Zhang & Sun (2017), for recurrent
     weights by the pilot study of this project.
     """
+    structure.bind(plan)
     repaired = copy.deepcopy(model)
     removed = structure.removed(plan)
     gone: dict[tuple[str, int], set[int]] = defaultdict(set)

@@ -13,14 +13,14 @@ from pared.criteria.weight import gate_block
 from pared.data import Framing, Protocol, Scaler, Series, Split, protocol_for, resolve_predict, rolling_origin
 from pared.models import Forecaster
 from pared.models.recurrent import Cell, Init
-from pared.outcomes import Candidate, Evidence, Key, Outcome
+from pared.outcomes import CONTROLS, Candidate, Evidence, Key, Outcome
 from pared.selection import Ratio, Rule, Scope, Threshold
 from pared.study import Build, Investigation, StudySettings
 from pared.surgery import Plan
 from pared.training import TrainConfig
 from pared.types import DataError, Progress
 
-FORECAST_STEPS = 60
+FORECAST_STEPS, CONTEXT_STEPS = 60, 30
 Predict = Literal["values", "increments", "auto"]
 
 
@@ -38,7 +38,7 @@ class RunConfig:
     window: int = 0
     horizon: int = 1
     predict: Predict = "auto"
-    epochs: int = 150
+    epochs: int = 300
     refit_epochs: int = 0
     lr: float = 1e-2
     refit_lr: float = 3e-3
@@ -46,7 +46,7 @@ class RunConfig:
     seed: int = 0
     seeds: int = 2
     criterion: str = "taylor"
-    ratios: tuple[float, ...] = (0.25, 0.5, 0.75)
+    ratios: tuple[float, ...] = (0.25, 0.4, 0.5, 0.6, 0.75)
     thresholds: tuple[float, ...] = ()
     scope: Scope = "global"
     keep: tuple[str, ...] = ()
@@ -203,6 +203,17 @@ def notes(splits: Sequence[Split], config: RunConfig, evidence: Evidence) -> lis
     elif len(splits) < 10:
         found.append(f"The series is short: {len(splits)} blocks instead of 10.")
     trained = list(evidence.networks.values())
+    naive = [name for name, c in evidence.comparisons.items() if name not in ("full", *CONTROLS) and c.ratio > 1]
+    if naive:
+        found.append(
+            f"Naive forecasters with a smaller error than the network: {', '.join(naive)}. They need no training; consider them."
+        )
+    scratch = evidence.comparisons.get("scratch")
+    if scratch is not None and scratch.verdict == "inferior":
+        found.append(
+            "The small network trained from scratch with equal compute predicts better than the cut one "
+            f"(error ratio {scratch.ratio:.2f}); where training anew is cheap, train it at this size."
+        )
     if diverged := sum(t.fit.diverged for t in trained):
         found.append(
             f"{diverged} of {len(trained)} trainings diverged; their pairs are left out, their rules not eligible."
@@ -219,13 +230,14 @@ def finding(evidence: Evidence, config: RunConfig) -> str:
             "the full network is shipped."
         )
     against = evidence.comparisons["full"]
-    less = 1 - evidence.chosen.parameters / next(o.metrics["parameters"] for o in evidence.outcomes if o.arm == "full")
+    full = next(o.metrics["parameters"] for o in evidence.outcomes if o.arm == "full")
+    less = 1 - evidence.chosen.parameters / full
     change = f"{_percent(against.ratio)} error (95 % interval {_percent(against.ratio_low)} to {_percent(against.ratio_high)})"
     if config.level != 0.95:
         change = change.replace("95 %", f"{100 * config.level:g} %")
     if not evidence.ships_cut:
         return (
-            f"The network with {100 * less:.0f} % fewer parameters failed its test: {change} against the full one, "
+            f"The network with on average {100 * less:.0f} % fewer parameters failed its test: {change} against the full one, "
             f"{against.verdict} at a margin of {margin}; the full network is shipped."
         )
     beats = against.verdict == "better"
@@ -236,11 +248,13 @@ def finding(evidence: Evidence, config: RunConfig) -> str:
         verdict = "predicts as well as the full one (the gain comes with the extra training, not from deletion)"
     else:
         verdict = "predicts as well as the full one"
-    return f"A network with {100 * less:.0f} % fewer parameters {verdict}: {change} at a margin of {margin}."
+    return (
+        f"With {100 * less:.0f} % fewer parameters on average, the network {verdict}: {change} at a margin of {margin}."
+    )
 
 
 def _percent(ratio: float) -> str:
-    return f"{100 * (ratio - 1):+.1f} %" if math.isfinite(ratio) else "unknown"
+    return f"{100 * (ratio - 1):+.1f} %".replace("-", "−") if math.isfinite(ratio) else "unknown"
 
 
 def _candidate(candidate: Candidate, evidence: Evidence) -> dict[str, Any]:
@@ -299,7 +313,8 @@ def _forecasts(models: Mapping[str, torch.nn.Module], split: Split) -> dict[str,
     """Truth and forecasts of the first test points, in the units of the data."""
     x, y = (part[:FORECAST_STEPS] for part in split.test)
     scaler: Scaler = split.scaler
-    found = {"truth": scaler.raw(scaler.value(y, x)).tolist(), "context": scaler.raw(x[0, :, 0]).tolist()}
+    before = scaler.value(split.validation.y, split.validation.x)[-CONTEXT_STEPS:]
+    found = {"truth": scaler.raw(scaler.value(y, x)).tolist(), "context": scaler.raw(before).tolist()}
     for arm, model in models.items():
         predict = evaluation.predictor(model, scaler)
         found[f"one_step_{arm}"] = scaler.raw(predict(x)).tolist()
@@ -348,4 +363,4 @@ def mean_test_metric(record: Mapping[str, Any], arm: str, metric: str) -> float 
 def ratio_text(comparison: Mapping[str, Any]) -> str:
     """A stored comparison as "0.98 [0.95, 1.02]"."""
     ratio, low, high = (math.exp(comparison[name]) for name in ("difference", "low", "high"))
-    return f"{ratio:.3g} [{low:.3g}, {high:.3g}]"
+    return f"{ratio:.2f} [{low:.2f}, {high:.2f}]" if high >= 0.01 else "< 0.01"

@@ -46,7 +46,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Budget:
-    """Remove the lowest-scored units one by one until `cost(plan) <= limit`; the cost is parameters, MACs, milliseconds."""
+    """Remove the lowest-scored units one by one until `cost(plan) <= limit`; the cost may be parameters or MACs."""
 
     cost: Callable[[Plan], float]
     limit: float
@@ -65,14 +65,15 @@ def select(
     """Chooses the units to keep: the lowest scores go first.
 
     `scores` maps group names to one score a unit (higher = keep); groups without scores stay whole, and so do groups
-    whose name matches a pattern in `keep`. Under scope "group" the rule holds in every group, under "global" over all of
-    them together, so scores must be comparable between groups. No group is ever emptied. Groups that must stay equally
-    wide (`structure.equal`) all keep as many units as the widest of them.
+    whose name matches a pattern in `keep`. Under scope "group" the rule holds in every group, under "global" over all
+    of them together, so scores must be comparable between groups. No group is ever emptied. Groups that must stay
+    equally wide (`structure.equal`) all keep as many units as the widest of them.
 
-    Returns a plan that carries its slices. Ties go to the lower index. Raises ValueError for names, shapes or values of
-    scores that do not fit, for a ratio or count that removes nothing or more than there is, and for a budget out of reach.
+    Returns a plan that carries its slices. Of equal scores the lower index goes first.
+    Raises ValueError for names, shapes or values of scores that do not fit, for patterns that match no group, for a
+    ratio or count that removes nothing or more than there is, and for a budget out of reach.
     """
-    rule = Ratio(rule) if isinstance(rule, float) else rule
+    rule = Ratio(rule) if isinstance(rule, (int, float)) else rule
     scored = _checked(scores, structure, keep)
     if isinstance(rule, Budget):
         return _within_budget(scored, structure, rule)
@@ -112,6 +113,11 @@ def by_unit(scores: Mapping[str, Tensor], structure: Structure, role: Role | Non
 
 
 def _checked(scores: Mapping[str, Tensor], structure: Structure, keep: Collection[str]) -> dict[str, Tensor]:
+    for pattern in keep:
+        if not fnmatch.filter((group.name for group in structure), pattern):
+            raise ValueError(
+                f"{pattern!r} in keep matches no group; the groups are {', '.join(group.name for group in structure)}"
+            )
     checked = {}
     for name, values in scores.items():
         group = structure[name]
@@ -130,7 +136,7 @@ def _ranking(pool: Mapping[str, Tensor]) -> list[tuple[str, int]]:
     """Units in the order in which they go; each group's best unit never does."""
     units = []
     for name, values in pool.items():
-        best = int(values.argmax())
+        best = max(range(len(values)), key=lambda j: (float(values[j]), j))
         units += [(float(v), name, j) for j, v in enumerate(values.tolist()) if j != best]
     return [(name, j) for _, name, j in sorted(units, key=lambda u: (u[0], list(pool).index(u[1]), u[2]))]
 
@@ -154,7 +160,7 @@ def _plan(removed: set[tuple[str, int]], scores: Mapping[str, Tensor], structure
         for name in names:
             if name in keep:
                 back = sorted(
-                    set(range(structure[name].width)) - set(keep[name]), key=lambda j: -float(scores[name][j])
+                    set(range(structure[name].width)) - set(keep[name]), key=lambda j: (-float(scores[name][j]), -j)
                 )
                 keep[name] += back[: widest - len(keep[name])]
     return structure.bind(Plan({name: tuple(units) for name, units in keep.items()}))

@@ -57,18 +57,17 @@ def gated(model: nn.Module, groups: Iterable[_Group]) -> Callable[[Gates, Tensor
     private = copy.deepcopy(model).eval()
     tensors = {name: tensor.detach() for name, tensor in private.named_parameters()} | dict(private.named_buffers())
     rows = [
-        (group.name, s.parameter, s.axis, torch.tensor(s.indices(group.width, range(group.width))))
-        for group, s in reading_slices(groups)
+        (group.name, s, torch.tensor(s.indices(group.width, range(group.width)))) for group, s in reading_slices(groups)
     ]
 
     def call(gates: Gates, x: Tensor) -> Tensor:
         changed: dict[str, Tensor] = {}
-        for group, parameter, axis, index in rows:
-            weight = changed.get(parameter, tensors[parameter])
-            factor = torch.ones(weight.shape[axis], device=weight.device, dtype=weight.dtype)
-            each = gates[group].repeat_interleave(len(index) // len(gates[group]))
+        for group, s, index in rows:
+            weight = changed.get(s.parameter, tensors[s.parameter])
+            factor = torch.ones(weight.shape[s.axis], device=weight.device, dtype=weight.dtype)
+            each = gates[group].repeat_interleave(s.inner).repeat(s.blocks)
             factor = factor.index_put((index.to(weight.device),), each)
-            changed[parameter] = weight * factor.reshape(-1, *(1,) * (weight.dim() - axis - 1))
+            changed[s.parameter] = weight * factor.reshape(-1, *(1,) * (weight.dim() - s.axis - 1))
         out: Tensor = functional_call(private, tensors | changed, (x,))
         return out
 
@@ -80,8 +79,10 @@ def unit_gradients(
 ) -> dict[str, Tensor]:
     """Per-sample gradients of `value(output, target)` with respect to the unit gates at one.
 
-    `value` maps one sample's output (1, ...) and target (1, ...) to a tensor; returns group -> (samples, *value's shape,
-    units). By the chain rule the entry is h_j dvalue/dh_j summed over time. Cost: one vectorised forward and backward.
+    `value` maps one sample's output (1, ...) and target (1, ...) to a tensor. By the chain rule the entry is
+    h_j dvalue/dh_j summed over time.
+
+    Returns group -> (samples, *value's shape, units). Cost: one vectorised forward and backward.
     """
     groups = list(groups)
     call = gated(unrolled(model), groups)
@@ -160,7 +161,8 @@ def single_layers(module: nn.RNNBase) -> list[nn.RNNBase]:
 def unrolled(model: nn.Module) -> nn.Module:
     """A copy whose recurrent modules are written out step by step, so that torch.func can differentiate and batch them.
 
-    PyTorch's own recurrent kernels have no batching rule and no second derivative on the CPU. Parameters keep their names.
+    PyTorch's own recurrent kernels have no batching rule and no second derivative on the CPU. Parameters keep their
+    names.
     """
     private = copy.deepcopy(model)
     for path, module in list(private.named_modules()):

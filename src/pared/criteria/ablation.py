@@ -1,9 +1,9 @@
 """Brute force: remove each unit in turn and look."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from pared.signals import gated, open_gates
+from pared.signals import Gates, gated, open_gates
 from pared.surgery import trace
 from pared.types import Batch, Loss, Scores
 
@@ -12,19 +12,27 @@ from pared.types import Batch, Loss, Scores
 def ablation(model: nn.Module, batch: Batch, loss: Loss) -> Scores:
     """The loss that removing one unit adds: s_j = L(h_j = 0 wherever it is read) - L.
 
+    A network or loss that draws random numbers draws the same ones for every unit.
+
     Scores: group -> (units,), unit of the loss, any sign (negative: the network does better without the unit);
-    comparable between groups. Cost: one forward pass a unit. Source: Mozer & Smolensky, Skeletonization (1989), exactly.
+    comparable between groups. Cost: one forward pass a unit.
+    Source: Mozer & Smolensky, Skeletonization (1989), exactly.
     """
     structure = trace(model, batch.x[:1])
     call = gated(model, structure)
     gates = open_gates(model, structure)
-    whole = loss(call(gates, batch.x), batch.y)
+
+    def value(gates: Gates) -> Tensor:
+        with torch.random.fork_rng(devices=[]):
+            return loss(call(gates, batch.x), batch.y)
+
+    whole = value(gates)
     scores: Scores = {}
     for group in structure:
         losses = []
         for j in range(group.width):
             closed = gates[group.name].clone()
             closed[j] = 0.0
-            losses.append(loss(call(gates | {group.name: closed}, batch.x), batch.y) - whole)
+            losses.append(value(gates | {group.name: closed}) - whole)
         scores[group.name] = torch.stack(losses)
     return scores

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from pared.surgery import Group, StructureError, trace
@@ -37,9 +38,10 @@ def junk(
     as the paper's table 3 does, though its thresholds cannot refer to that. `gate` defaults to the LSTM's output gate;
     a GRU has none, so its candidate "n" stands in, and an RNN's only block "h".
 
-    Scores: recurrent group -> (units,), unit of the weight, >= 0; other groups are not scored. A threshold on it depends
-    on width, initialiser and training length (an untrained orthogonal 16-unit layer has 0.100): prefer ratios.
-    Cost: O(u^2) a layer. Raises StructureError for a network without recurrent layers, ValueError for an unknown gate.
+    Scores: recurrent group -> (units,), unit of the weight, >= 0; other groups are not scored. A threshold on it
+    depends on width, initialiser and training length (an untrained orthogonal 16-unit layer has 0.100): prefer ratios.
+    Cost: O(u^2) a layer.
+    Raises: StructureError for a network without recurrent layers, ValueError for an unknown gate.
     Source: Huang, Gu & Yang, Acta Phys. Sin. 71, 160501 (2022), table 3 and section 4.3.
     """
     scores: Scores = {}
@@ -49,7 +51,7 @@ def junk(
             continue
         size = block.detach().abs()
         if row_normalise:
-            size = size / size.sum(dim=1, keepdim=True)
+            size = size / size.sum(dim=1, keepdim=True).clamp_min(torch.finfo(size.dtype).tiny)
         scores[group.name] = size.mean(dim=0 if direction == "out" else 1)
     if not scores:
         raise StructureError(

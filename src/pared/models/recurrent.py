@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,10 @@ class Forecaster(nn.Module):
     x (samples, window, inputs) -> (samples, outputs). The default is the network of Huang, Gu & Yang (2022): two LSTM
     layers of 16 and 4 units and two dense layers of 4 and 1 units, all of them linear.
 
-    `init="keras"` draws input weights from Glorot's uniform law, recurrent weights as one orthogonal matrix for all gates,
-    and sets biases to 0 but the forget gate's to 1; `init="torch"` keeps PyTorch's uniform law. Thresholds of mean |w|
-    mean nothing without naming one of them: at 16 units the output gate starts at 0.100 and 0.125.
-    `seed` makes the draw reproducible and leaves the global random state alone.
+    `init="keras"` draws input weights from Glorot's uniform law, recurrent weights as one orthogonal matrix for all
+    gates, and sets biases to 0 but the forget gate's to 1; `init="torch"` keeps PyTorch's uniform law. Thresholds of
+    mean |w| mean nothing without naming one of them: at 16 units the output gate starts at 0.100 and 0.125.
+    `seed` makes the draw reproducible and leaves the global random state alone; None draws from the global one.
     """
 
     def __init__(
@@ -39,7 +39,9 @@ class Forecaster(nn.Module):
             raise ValueError(f"layer sizes must be at least 1, got recurrent={recurrent}, dense={dense}")
         if cell not in CELLS:
             raise ValueError(f"unknown cell {cell!r}; choose one of {', '.join(CELLS)}")
-        with torch.random.fork_rng(devices=[]):
+        if init not in get_args(Init):
+            raise ValueError(f"unknown init {init!r}; choose one of {', '.join(get_args(Init))}")
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
             sizes = (inputs, *recurrent)

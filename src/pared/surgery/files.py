@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -16,8 +17,8 @@ PLAN, WEIGHTS = "plan.json", "model.safetensors"
 def save(folder: str | Path, model: nn.Module, plan: Plan) -> Path:
     """Writes a cut model and its plan into a folder, which is made if need be.
 
-    The plan must carry its slices (as `select` makes it). Raises FileExistsError rather than overwrite a saved model, and
-    StructureError for a plan without slices.
+    The plan must carry its slices (as `select` makes it). Raises FileExistsError rather than overwrite a saved model,
+    and StructureError for a plan without slices.
     """
     folder = Path(folder)
     if set(plan.keep) - {group.name for group in plan.groups}:
@@ -28,7 +29,8 @@ def save(folder: str | Path, model: nn.Module, plan: Plan) -> Path:
         if (folder / name).exists():
             raise FileExistsError(f"{folder / name} exists and is not overwritten; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)
+    state = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in model.state_dict().items()}
+    save_file(state, folder / WEIGHTS)
     (folder / PLAN).write_text(plan.to_json() + "\n", encoding="utf-8")
     return folder
 

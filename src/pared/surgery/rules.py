@@ -7,6 +7,7 @@ layouts of a node's arguments, tells the builder which parameters read or make u
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -103,7 +104,15 @@ class Builder:
 
     def structure(self) -> Structure:
         """The groups that may be cut, with merged and protected ones resolved."""
+        equal: list[dict[str, None]] = []
+        for names in self.equal:  # sets that share a group are one set
+            together = dict.fromkeys(self.find(name) for name in names)
+            met = [other for other in equal if other.keys() & together.keys()]
+            equal = [other for other in equal if other not in met] + [dict.fromkeys(chain(*met, together))]
         protected = {self.find(name) for name in self.protected}
+        for together in equal:
+            if protected & together.keys():  # where one keeps its width, all do
+                protected |= together.keys()
         slices: dict[str, list[Slice]] = {}
         for name in self.widths:
             slices.setdefault(self.find(name), []).extend(self.slices[name])
@@ -112,11 +121,12 @@ class Builder:
             for name, rows in slices.items()
             if name not in protected
         )
-        return Structure(groups, tuple(tuple(self.find(name) for name in names) for names in self.equal))
+        return Structure(groups, tuple(tuple(names) for names in equal if not protected & names.keys()))
 
 
 def linear(builder: Builder, name: str, module: nn.Linear, x: Layout) -> Layout:
     """Reads the last axis of its input, makes `out_features` units."""
+    _check_plain(name, module, {"weight", "bias"})
     builder.read(x[-1], f"{name}.weight")
     made = [Slice(f"{name}.{p}", 0, "in") for p, _ in module.named_parameters()]
     return (*x[:-1], builder.make(name, module.out_features, made))
@@ -127,6 +137,7 @@ def recurrent(builder: Builder, name: str, module: nn.RNNBase, x: Layout) -> tup
     if module.bidirectional or module.proj_size:
         what = "bidirectional" if module.bidirectional else "projected (proj_size)"
         raise StructureError(f"{name!r} is {what}; pared follows recurrent layers of one direction without projection")
+    _check_plain(name, module, {f"{p}_l{k}" for p in RECURRENT for k in range(module.num_layers)})
     gates = module.get_parameter("weight_ih_l0").shape[0] // module.hidden_size
     below, groups = x[-1], []
     for k in range(module.num_layers):
@@ -142,6 +153,18 @@ def recurrent(builder: Builder, name: str, module: nn.RNNBase, x: Layout) -> tup
     samples = (None,) * (len(x) - 2)  # the batch axis, where there is one
     states = States(tuple((*samples, (Segment(group, module.hidden_size),)) for group in groups))
     return (*x[:-1], below), (states, states) if isinstance(module, nn.LSTM) else states
+
+
+RECURRENT = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+def _check_plain(name: str, module: nn.Module, expected: set[str]) -> None:
+    more = sorted({*dict(module.named_parameters()), *dict(module.named_buffers())} - expected)
+    if more:
+        raise StructureError(
+            f"{name!r} holds {', '.join(more)}: its weights are computed from others (torch.nn.utils.prune, "
+            "weight_norm), which pared cannot cut; make them plain first, as with torch.nn.utils.prune.remove"
+        )
 
 
 MODULES: dict[type[nn.Module], Callable[..., Any]] = {
@@ -215,5 +238,11 @@ def resize(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.RNNBase):
+        widths = {p.shape[1] for name, p in module.named_parameters() if name.startswith("weight_hh")}
+        if len(widths) > 1:
+            raise StructureError(
+                f"one recurrent module gives its layers one width, the plan leaves {sorted(widths)}; "
+                "keep equal numbers or build the layers as modules of their own"
+            )
         module.hidden_size = module.get_parameter("weight_hh_l0").shape[1]
         module.input_size = module.get_parameter("weight_ih_l0").shape[1]

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import nn
 
@@ -19,8 +19,8 @@ class Slice:
     """Where the units of a group lie along one axis of one parameter.
 
     Unit j owns the indices `offset + b * width * inner + j * inner + i` for b in range(blocks) and i in range(inner):
-    `blocks` counts gates (4 in an LSTM, 3 in a GRU), `inner` the entries a unit keeps together. Role "in" makes the unit,
-    role "out" reads it.
+    `blocks` counts gates (4 in an LSTM, 3 in a GRU), `inner` the entries a unit keeps together. Role "in" makes the
+    unit, role "out" reads it. Raises ValueError for anything that is not such a row.
     """
 
     parameter: str
@@ -29,6 +29,15 @@ class Slice:
     blocks: int = 1
     inner: int = 1
     offset: int = 0
+
+    def __post_init__(self) -> None:
+        least = (self.axis, 0), (self.offset, 0), (self.blocks, 1), (self.inner, 1)
+        if (
+            not isinstance(self.parameter, str)
+            or self.role not in get_args(Role)
+            or any(not isinstance(value, int) or value < low for value, low in least)
+        ):
+            raise ValueError(f"a slice needs a parameter's name, a role in or out and whole numbers, got {self}")
 
     def indices(self, width: int, units: Sequence[int]) -> list[int]:
         """Positions along the axis that the given units own, block by block, in the order of `units`."""
@@ -84,14 +93,19 @@ class Plan:
     def from_json(text: str) -> "Plan":
         """Raises ValueError where the text is not a plan."""
         try:
-            edits = json.loads(text)["edits"]
+            data = json.loads(text)
+            edits = data["edits"]
+            if data["format"] != 1 or any(e["edit"] != "keep" for e in edits):
+                raise ValueError("it holds edits that this version of pared does not know; use a newer one")
             groups = tuple(
                 Group(e["group"], e["width"], tuple(Slice(**s) for s in e["slices"]), e["exact"])
                 for e in edits
                 if "slices" in e
             )
+            if not all(isinstance(unit, int) for e in edits for unit in (e.get("width", 1), *e["units"])):
+                raise ValueError("widths and units must be whole numbers")
             return Plan({e["group"]: tuple(e["units"]) for e in edits}, groups)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"this is not a plan written by pared: {error!r}") from error
 
 
@@ -143,14 +157,16 @@ def _check_plan(plan: Plan, structure: Structure) -> None:
             raise StructureError(f"the plan empties group {name!r}; keep at least one of its {group.width} units")
         if len(set(units)) < len(units) or not 0 <= units[0] <= units[-1] < group.width:
             raise StructureError(
-                f"group {name!r} has units 0 to {group.width - 1}, the plan keeps {list(units)}; name each kept unit once"
+                f"group {name!r} has units 0 to {group.width - 1}, the plan keeps {list(units)}; "
+                "name each kept unit once"
             )
     for names in structure.equal:
         widths = {name: len(plan.keep.get(name, range(structure[name].width))) for name in names if name in structure}
         if len(set(widths.values())) > 1:
             raise StructureError(
                 f"one recurrent module holds the layers {', '.join(names)} and gives them one width, the plan leaves "
-                f"{', '.join(f'{k}: {v}' for k, v in widths.items())}; keep equal numbers or build the layers as modules of their own"
+                f"{', '.join(f'{k}: {v}' for k, v in widths.items())}; "
+                "keep equal numbers or build the layers as modules of their own"
             )
 
 
@@ -166,8 +182,10 @@ def check_fits(model: nn.Module, structure: Structure) -> None:
                 )
             shape = tuple(tensors[s.parameter].shape)
             end = s.offset + s.blocks * group.width * s.inner
-            if s.axis >= len(shape) or shape[s.axis] < end or (s.blocks > 1 and shape[s.axis] != end):
+            whole = s.role == "in" or s.blocks > 1  # readers may read other groups beside this one
+            if s.axis >= len(shape) or shape[s.axis] < end or (whole and shape[s.axis] != end):
                 raise StructureError(
-                    f"group {group.name!r} takes {end} entries of axis {s.axis} of {s.parameter!r}, which is shaped {shape}; "
-                    "use the structure or plan of this very network (a fresh, uncut one for replay and load)"
+                    f"group {group.name!r} takes {end} entries of axis {s.axis} of {s.parameter!r}, "
+                    f"which is shaped {shape}; use the structure or plan of this very network "
+                    "(a fresh, uncut one for replay and load)"
                 )

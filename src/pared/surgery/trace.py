@@ -16,30 +16,52 @@ from pared.surgery.structure import Structure, StructureError
 def trace(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Structure:
     """Finds which units can be cut, and which entries of which parameters move with each of them.
 
-    `example` is one input of the model (or a sequence of its positional inputs); its values do not matter, its shape does.
-    The model's inputs and outputs keep their sizes. Returns a `Structure` whose groups stand in the order of the data flow.
-    Cost: one symbolic trace and one forward pass. Raises StructureError, naming the place, at an operation without a rule
-    or a control flow that depends on data; nothing is guessed. The model and the global random state stay as they are.
+    `example` is one input of the model (or a sequence of its positional inputs); its values do not matter, its shape
+    does. The model's inputs and outputs keep their sizes. Returns a `Structure` whose groups stand in the order of the
+    data flow. Cost: one symbolic trace and one forward pass. Raises StructureError, naming the place, at an operation
+    without a rule, at weights that two modules share, or a control flow that depends on data; nothing is guessed. The
+    model and the global random state stay as they are.
     """
     inputs = (example,) if isinstance(example, Tensor) else tuple(example)
-    private = copy.deepcopy(model).eval()
     try:
-        graph = _Tracer().trace(private)
+        private = copy.deepcopy(model).eval()
+    except RuntimeError as error:
+        raise StructureError(
+            f"{type(model).__name__} cannot be copied, because it holds tensors that carry gradients, such as computed "
+            "weights (torch.nn.utils.prune, weight_norm) or kept states; make the weights plain or detach the states"
+        ) from error
+    builder = Builder()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        _Walk(_graph(private), builder).run(*inputs)
+    structure = builder.structure()
+    if not structure.groups:
+        raise StructureError(
+            f"{type(model).__name__} has no hidden units that can be cut: "
+            "every layer's output is an output of the model or meets something that cannot shrink"
+        )
+    _check_untied(model, structure)
+    return structure
+
+
+def _graph(model: nn.Module) -> fx.GraphModule:
+    try:
+        return fx.GraphModule(model, _Tracer().trace(model))
     except Exception as error:  # fx passes on whatever the user's forward raises when it is run with symbols
         raise StructureError(
             f"torch.fx cannot follow {type(model).__name__}.forward: {error}; "
             "avoid Python control flow that depends on tensor values, or write the Structure by hand"
         ) from error
-    builder = Builder()
-    walk = _Walk(fx.GraphModule(private, graph), builder)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        walk.run(*inputs)
-    structure = builder.structure()
-    if not structure.groups:
-        raise StructureError(
-            f"{type(model).__name__} has no hidden units that can be cut: every layer's output is an output of the model"
-        )
-    return structure
+
+
+def _check_untied(model: nn.Module, structure: Structure) -> None:
+    touched = {s.parameter for group in structure for s in group.slices}
+    names: dict[Tensor, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(name)
+    for tied in names.values():
+        owners = {model.get_submodule(name.rpartition(".")[0]) for name in tied}
+        if len(owners) > 1 and touched & set(tied):
+            raise StructureError(f"{' and '.join(tied)} are one weight in two places, which pared cannot cut; untie it")
 
 
 class _Tracer(fx.Tracer):
@@ -80,7 +102,8 @@ class _Walk(fx.Interpreter):
                 raise StructureError(
                     f"{name!r} is given initial states or further arguments, which pared cannot follow yet"
                 )
-            return rule(self.builder, name, module, self.layouts[self._node(node.args[0])])
+            entering = self._tensor_layout(self._node(node.args[0]), f"the layer {name!r}")
+            return rule(self.builder, name, module, entering)
         if isinstance(module, rules.POINTWISE_MODULES):
             return self.layouts[self._node(node.args[0])]
         return self._without_rule(node, value, f"the layer {name!r} ({type(module).__name__})")
@@ -94,11 +117,13 @@ class _Walk(fx.Interpreter):
             if isinstance(self.env[self._node(source)], tuple):
                 return layout[index]
             return rules.indexed(layout, index, place)
-        if target in rules.POINTWISE_FUNCTIONS or (node.op == "call_method" and target in rules.POINTWISE_METHODS):
-            return self.layouts[self._node(node.args[0])]
+        tensors = [source for source in node.all_input_nodes if isinstance(self.env[source], Tensor)]
+        pointwise = rules.POINTWISE_METHODS if node.op == "call_method" else rules.POINTWISE_FUNCTIONS
+        if target in pointwise and len(tensors) == 1:
+            return self.layouts[tensors[0]]
         if target in rules.JOINING or (node.op == "call_method" and target in rules.JOINING_METHODS):
-            nodes = [a for a in node.args if isinstance(a, fx.Node) and isinstance(self.env[a], Tensor)]
-            return rules.joined(self.builder, place, value, [(self.layouts[a], self.env[a]) for a in nodes])
+            met = [(self._tensor_layout(source, place), self.env[source]) for source in tensors]
+            return rules.joined(self.builder, place, value, met)
         return self._without_rule(node, value, place)
 
     def _without_rule(self, node: fx.Node, value: Any, place: str) -> Any:
@@ -117,6 +142,12 @@ class _Walk(fx.Interpreter):
         for node in _nodes(value):
             for group in _groups(self.layouts[node]):
                 self.builder.protect(group)
+
+    def _tensor_layout(self, node: fx.Node, place: str) -> rules.Layout:
+        layout: rules.Layout | States = self.layouts[node]
+        if isinstance(layout, States):
+            raise StructureError(f"{place} takes the final states of all layers at once; take one, as in h_n[-1]")
+        return layout
 
     @staticmethod
     def _node(argument: Any) -> fx.Node:

@@ -1,222 +1,34 @@
-"""The compiled half of the kernel: one epoch of stacked LSTMs and linear layers, all of a network's data in L2 cache.
+"""The compiled half of the kernel: one epoch of stacked LSTMs and linear layers; `kernel_layout` says where things are.
 
-Samples are lanes. A *tile* is 16 samples; a *row* of scratch memory is one number for each of them, and every row is one
-vector in registers. Rows of a recurrent layer at one step: 4 gates a unit (i, f, g, o; the backward pass overwrites them
-by their gradients), the hidden state, the cell and its tanh, and the gradient that arrives at the hidden state.
-Weights of unit j: columns (inputs, hidden units, b_ih, b_hh, padding to an even number) of 4 gates each, so that the
-gradient is one sum of (4 gates) x (2 columns) products: a bias is the weight of a row of ones.
-
-Numba forgets its cache when this file changes, not when others do: what is compiled stays in this one file.
+The gradient of a unit's weights is one sum of products of 4 gates by 2 columns: a bias is the weight of a row of ones.
 """
-
-import operator
-from collections.abc import Callable
-from typing import Any
+# mypy: allow-untyped-defs, allow-untyped-calls, no-check-untyped-defs
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic, models, overload, register_model
+from numba import types
 from numba.np.numpy_support import from_dtype
 
-LANES = 16
-HALF = 8
-INTS = np.int64
-LAYER = np.dtype(
-    [
-        (name, INTS)
-        for name in (
-            "inputs units columns weights source source_step hidden hidden_step gates gates_step cell tanh arriving"
-            " arriving_step"
-        ).split()
-    ]
+from pared.training.kernel_layout import ADAM, DENSE, LANES, LAYER, PLAN
+from pared.training.kernel_vector import (
+    HALF,
+    broadcast,
+    clamp,
+    constant,
+    constant_half,
+    entry,
+    inlined,
+    load,
+    load_half,
+    plain,
+    store,
+    sums,
+    total,
 )
-DENSE = np.dtype([(name, INTS) for name in "inputs outputs weights source target delta".split()])
-PLAN = np.dtype([(name, INTS) for name in "window inputs outputs tile_size tiles ones zeros".split()])
-ADAM = np.dtype([(name, np.float64) for name in "lr beta1 beta2 eps decay decoupled clip step".split()])
-
-_VECTOR_MATHS = ("contract", "nsz")
-
-
-def compiled(*signature: Any) -> Callable[[Any], Any]:
-    """`numba.njit` with a cache on disk, or without one where none can be written."""
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
-
-    def wrap(function: Any) -> Any:
-        if not signature:
-            return njit(**options, forceinline=True)(function)
-        try:
-            return njit(*signature, cache=True, **options)(function)
-        except (OSError, RuntimeError):
-            return njit(*signature, **options)(function)
-
-    return wrap
-
-
-# --- a vector of float32 as a number in compiled code ---------------------------------------------------------------
-
-
-class Vector(types.Type):  # type: ignore[misc]
-    """So many float32 in registers."""
-
-    def __init__(self, lanes: int) -> None:
-        self.lanes = lanes
-        super().__init__(name=f"float32x{lanes}")
-
-
-@register_model(Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
-    def __init__(self, manager: Any, kind: Vector) -> None:
-        super().__init__(manager, kind, ir.VectorType(ir.FloatType(), kind.lanes))
-
-
-def _pointer(context: Any, builder: Any, signature: Any, args: Any, kind: Any) -> Any:
-    data = context.make_array(signature.args[0])(context, builder, args[0]).data
-    return builder.bitcast(builder.gep(data, [args[1]]), kind.as_pointer())
-
-
-def _splatted(context: Any, builder: Any, scalar: Any, lanes: int) -> Any:
-    kind = ir.VectorType(ir.FloatType(), lanes)
-    first = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
-
-
-def _loader(lanes: int) -> Any:
-    @intrinsic  # type: ignore[misc, untyped-decorator]
-    def load(typingctx: Any, array: Any, index: Any) -> Any:
-        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            kind = context.get_value_type(signature.return_type)
-            return builder.load(_pointer(context, builder, signature, args, kind), align=4)
-
-        return Vector(lanes)(array, types.intp), build
-
-    return load
-
-
-load = _loader(LANES)
-load_half = _loader(HALF)
-
-
-@intrinsic  # type: ignore[misc, untyped-decorator]
-def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[2], _pointer(context, builder, signature, args, args[2].type), align=4)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, value), build
-
-
-@intrinsic  # type: ignore[misc, untyped-decorator]
-def broadcast(typingctx: Any, array: Any, index: Any) -> Any:
-    """array[index] in every lane."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        scalar = builder.load(_pointer(context, builder, signature, args, ir.FloatType()))
-        return _splatted(context, builder, scalar, LANES)
-
-    return Vector(LANES)(array, types.intp), build
-
-
-def _constant(lanes: int) -> Any:
-    @intrinsic  # type: ignore[misc, untyped-decorator]
-    def constant(typingctx: Any, value: Any) -> Any:
-        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return _splatted(context, builder, args[0], lanes)
-
-        return Vector(lanes)(types.float32), build
-
-    return constant
-
-
-constant = _constant(LANES)
-constant_half = _constant(HALF)
-
-
-def _operation(name: str) -> Any:
-    @intrinsic  # type: ignore[misc, untyped-decorator]
-    def operation(typingctx: Any, left: Any, right: Any) -> Any:
-        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return getattr(builder, name)(*args, flags=_VECTOR_MATHS)
-
-        return left(left, right), build
-
-    return operation
-
-
-def _overload(python: Any, name: str) -> None:
-    operation = _operation(name)
-
-    @overload(python, inline="always")  # type: ignore[misc, untyped-decorator]
-    def implement(left: Any, right: Any) -> Any:
-        if isinstance(left, Vector) and left == right:
-            return lambda left, right: operation(left, right)
-        return None
-
-
-for _python, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"), (operator.truediv, "fdiv")):
-    _overload(_python, _name)
-
-
-@intrinsic  # type: ignore[misc, untyped-decorator]
-def clamp(typingctx: Any, value: Any, bound: Any) -> Any:
-    """Each lane kept within +-bound; NaN remains NaN."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        high = _splatted(context, builder, args[1], value.lanes)
-        low = builder.fneg(high)
-        below = builder.select(builder.fcmp_ordered(">", args[0], high), high, args[0])
-        return builder.select(builder.fcmp_ordered("<", below, low), low, below)
-
-    return value(value, types.float32), build
-
-
-@intrinsic  # type: ignore[misc, untyped-decorator]
-def sums(typingctx: Any, vectors: Any) -> Any:
-    """The sums over lanes of 8 half vectors, as one half vector."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        def folded(a: Any, b: Any, low: list[int], high: list[int]) -> Any:
-            masks = (ir.Constant(ir.VectorType(ir.IntType(32), HALF), lanes) for lanes in (low, high))
-            return builder.fadd(*(builder.shuffle_vector(a, b, mask) for mask in masks))
-
-        rows = cgutils.unpack_tuple(builder, args[0])
-        for low, high in (
-            ([0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15]),
-            ([0, 1, 8, 9, 4, 5, 12, 13], [2, 3, 10, 11, 6, 7, 14, 15]),
-            ([0, 8, 2, 10, 4, 12, 6, 14], [1, 9, 3, 11, 5, 13, 7, 15]),
-        ):
-            middle = len(rows) // 2
-            rows = [folded(rows[i], rows[i + middle], low, high) for i in range(middle)]
-        return rows[0]
-
-    return Vector(HALF)(vectors), build
-
-
-@intrinsic  # type: ignore[misc, untyped-decorator]
-def total(typingctx: Any, vector: Any) -> Any:
-    """The sum over lanes."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value, lanes = args[0], vector.lanes
-        while lanes > 1:
-            lanes //= 2
-            low, high = (
-                ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(range(start, start + lanes)))
-                for start in (0, lanes)
-            )
-            value = builder.fadd(builder.shuffle_vector(value, value, low), builder.shuffle_vector(value, value, high))
-        return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
-
-    return types.float32(vector), build
-
-
-# --- the network ----------------------------------------------------------------------------------------------------
 
 
 @inlined
-def tanh(x):  # type: ignore[no-untyped-def]
-    """An odd rational function of degree 9 over 8, our own fit on [-8, 8]: error at most 4e-7, |tanh| < 1, NaN is kept."""
+def tanh(x):
+    """An odd rational function of degree 9 over 8, fitted on [-8, 8]: error at most 4e-7, |tanh| < 1, NaN is kept."""
     x = clamp(x, 8.0)
     s = x * x
     p = constant(1.341982163669477e-08)
@@ -233,18 +45,18 @@ def tanh(x):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def sigmoid(x):  # type: ignore[no-untyped-def]
+def sigmoid(x):
     half = constant(0.5)
     return tanh(x * half) * half + half
 
 
 @plain
-def _read_tile(x, order, first, count, memory, start):  # type: ignore[no-untyped-def]
-    """Transposes rows `order[first : first + count]` of x to lanes; lanes that remain are zero."""
+def _read_tile(x, rows, memory, start):
+    """Transposes rows of x to lanes; lanes that remain are zero."""
     width = x.shape[1]
     for lane in range(LANES):
-        if lane < count:
-            row = x[order[first + lane]]
+        if lane < len(rows):
+            row = x[rows[lane]]
             for r in range(width):
                 memory[start + r * LANES + lane] = row[r]
         else:
@@ -253,7 +65,7 @@ def _read_tile(x, order, first, count, memory, start):  # type: ignore[no-untype
 
 
 @plain
-def _forward_layer(weights, memory, tile, layer, window):  # type: ignore[no-untyped-def]
+def _forward_layer(weights, memory, tile, layer, window):
     inputs, units, width = layer.inputs, layer.units, 4 * layer.columns
     for t in range(window):
         source = tile + layer.source + t * layer.source_step
@@ -300,8 +112,9 @@ def _forward_layer(weights, memory, tile, layer, window):  # type: ignore[no-unt
 
 
 @plain
-def _pull_back(weights, memory, delta, first, units, width, count, target):  # type: ignore[no-untyped-def]
-    """target[k] = sum over units and gates of weight * delta, for columns k in fours (rows past `count` hold nothing)."""
+def _pull_back(weights, memory, layer, delta, column, count, target):
+    """target[k] = sum over units and gates of weight * delta, columns in fours; rows past `count` are of no use."""
+    units, width, first = layer.units, 4 * layer.columns, layer.weights + 4 * column
     for k in range(0, count, 4):
         a, b, c, d = constant(0.0), constant(0.0), constant(0.0), constant(0.0)
         for j in range(units):
@@ -321,9 +134,9 @@ def _pull_back(weights, memory, delta, first, units, width, count, target):  # t
 
 
 @plain
-def _backward_layer(weights, memory, tile, layer, window, below):  # type: ignore[no-untyped-def]
+def _backward_layer(weights, memory, tile, layer, window, below):
     """Overwrites the gates by their gradients; `below` = (where gradients of the input go, step) or a step of 0."""
-    inputs, units, width = layer.inputs, layer.units, 4 * layer.columns
+    inputs, units = layer.inputs, layer.units
     recurrent = tile + layer.recurrent  # gradient of the hidden state from the step after, then that of the cell
     carried = recurrent + layer.arriving_step
     for j in range(units):
@@ -348,25 +161,25 @@ def _backward_layer(weights, memory, tile, layer, window, below):  # type: ignor
             store(memory, row + 2 * LANES, dc * i * (one - g * g))
             store(memory, row + 3 * LANES, dh * c * o * (one - o))
         if t > 0:
-            _pull_back(weights, memory, gates, layer.weights + 4 * inputs, units, width, units, recurrent)
+            _pull_back(weights, memory, layer, gates, inputs, units, recurrent)
         if below[1] > 0:
-            _pull_back(weights, memory, gates, layer.weights, units, width, inputs, tile + below[0] + t * below[1])
+            _pull_back(weights, memory, layer, gates, 0, inputs, tile + below[0] + t * below[1])
 
 
 @inlined
-def _column(layer, plan, k):  # type: ignore[no-untyped-def]
+def _column(layer, plan, k):
     """Where the row that weight column k multiplies is, and how far it moves a step."""
     if k < layer.inputs:
         return layer.source + k * LANES, layer.source_step
     if k < layer.inputs + layer.units:
         return layer.hidden + (k - layer.inputs) * LANES, layer.hidden_step
     if k < layer.inputs + layer.units + 2:
-        return plan.ones, INTS(0)
-    return plan.zeros, INTS(0)
+        return plan.ones, np.int64(0)
+    return plan.zeros, np.int64(0)
 
 
 @plain
-def _layer_gradient(gradient, memory, layer, plan, tiles):  # type: ignore[no-untyped-def]
+def _layer_gradient(gradient, memory, layer, plan, tiles):
     for j in range(layer.units):
         for k in range(0, layer.columns, 2):
             left, left_step = _column(layer, plan, k)
@@ -395,7 +208,7 @@ def _layer_gradient(gradient, memory, layer, plan, tiles):  # type: ignore[no-un
 
 
 @plain
-def _forward_head(weights, memory, tile, dense):  # type: ignore[no-untyped-def]
+def _forward_head(weights, memory, tile, dense):
     for n in range(len(dense)):
         layer = dense[n]
         for o in range(layer.outputs):
@@ -407,7 +220,7 @@ def _forward_head(weights, memory, tile, dense):  # type: ignore[no-untyped-def]
 
 
 @plain
-def _backward_head(weights, memory, tile, dense, arriving):  # type: ignore[no-untyped-def]
+def _backward_head(weights, memory, tile, dense, arriving):
     for n in range(len(dense) - 1, -1, -1):
         layer = dense[n]
         target = tile + (dense[n - 1].delta if n > 0 else arriving)
@@ -420,7 +233,7 @@ def _backward_head(weights, memory, tile, dense, arriving):  # type: ignore[no-u
 
 
 @plain
-def _head_gradient(gradient, memory, layer, plan, tiles):  # type: ignore[no-untyped-def]
+def _head_gradient(gradient, memory, layer, plan, tiles):
     for o in range(layer.outputs):
         for k in range(layer.inputs + 1):
             a = constant(0.0)
@@ -432,23 +245,123 @@ def _head_gradient(gradient, memory, layer, plan, tiles):  # type: ignore[no-unt
 
 
 @plain
-def _forward(weights, memory, tile, layers, dense, plan):  # type: ignore[no-untyped-def]
+def _forward(weights, memory, tile, network):
+    layers, dense, plans = network
     for n in range(len(layers)):
-        _forward_layer(weights, memory, tile, layers[n], plan.window)
+        _forward_layer(weights, memory, tile, layers[n], plans[0].window)
     _forward_head(weights, memory, tile, dense)
 
 
 @plain
-def _errors(y, order, first, count, memory, tile, output, delta, scale):  # type: ignore[no-untyped-def]
-    """The sum of squared errors of a tile; rows at `delta` become its gradient, times `scale`."""
+def _backward(weights, memory, tile, network):
+    layers, dense, plans = network
+    window = plans[0].window
+    last = layers[len(layers) - 1]
+    _backward_head(weights, memory, tile, dense, last.arriving + (window - 1) * last.arriving_step)
+    for n in range(len(layers) - 1, -1, -1):
+        below = (layers[n - 1].arriving, layers[n - 1].arriving_step) if n > 0 else (np.int64(0), np.int64(0))
+        _backward_layer(weights, memory, tile, layers[n], window, below)
+
+
+@plain
+def _errors(y, rows, memory, output, delta, scale):
+    """The sum of squared errors of a tile; the rows at `delta` become its gradient, times `scale`."""
     squares = 0.0
-    for lane in range(LANES):
-        for o in range(y.shape[1]):
+    for o in range(y.shape[1]):
+        for lane in range(LANES):
             error = np.float32(0.0)
-            if lane < count:
-                error = memory[tile + output + o * LANES + lane] - y[order[first + lane], o]
+            if lane < len(rows):
+                error = memory[output + o * LANES + lane] - y[rows[lane], o]
             squares += error * error
-            memory[tile + delta + o * LANES + lane] = scale * error
+            memory[delta + o * LANES + lane] = scale * error
     return squares
 
 
+@plain
+def _batch(examples, rows, network, weights, gradient, memory):
+    """Writes the gradient of the mean squared error over `rows`; returns the sum of squared errors."""
+    x, y = examples
+    layers, dense, plans = network
+    plan = plans[0]
+    head = dense[len(dense) - 1]
+    scale = np.float32(2.0 / (len(rows) * plan.outputs))
+    gradient[:] = 0.0
+    squares = 0.0
+    for start in range(0, len(rows), plan.tiles * LANES):
+        tiles = min(plan.tiles, (len(rows) - start + LANES - 1) // LANES)
+        for n in range(tiles):
+            tile, first = n * plan.tile_size, start + n * LANES
+            these = rows[first : first + LANES]
+            _read_tile(x, these, memory, tile + layers[0].source)
+            _forward(weights, memory, tile, network)
+            squares += _errors(y, these, memory, tile + head.target, tile + head.delta, scale)
+            _backward(weights, memory, tile, network)
+        for n in range(len(layers)):
+            _layer_gradient(gradient, memory, layers[n], plan, tiles)
+        for n in range(len(dense)):
+            _head_gradient(gradient, memory, dense[n], plan, tiles)
+    return squares
+
+
+@plain
+def _clip(gradient, bound):
+    squares = 0.0
+    for p in range(len(gradient)):
+        squares += gradient[p] * gradient[p]
+    factor = np.float32(bound / (np.sqrt(squares) + 1e-6))
+    if not factor >= 1.0:
+        for p in range(len(gradient)):
+            gradient[p] *= factor
+
+
+@plain
+def _adam_step(state, adam):
+    weights, gradient, first, second = state
+    adam.step += 1.0
+    step_size = np.float32(adam.lr / (1.0 - adam.beta1**adam.step))
+    root = np.float32(np.sqrt(1.0 - adam.beta2**adam.step))
+    blend1, keep2, blend2 = np.float32(1.0 - adam.beta1), np.float32(adam.beta2), np.float32(1.0 - adam.beta2)
+    eps, decay = np.float32(adam.eps), np.float32(0.0 if adam.decoupled else adam.decay)
+    shrink = np.float32(1.0 - adam.lr * adam.decay if adam.decoupled else 1.0)
+    for p in range(len(weights)):
+        weight = weights[p] * shrink
+        slope = gradient[p] + decay * weight
+        first[p] += blend1 * (slope - first[p])
+        second[p] = keep2 * second[p] + blend2 * slope * slope
+        weights[p] = weight - step_size * (first[p] / (np.sqrt(second[p]) / root + eps))
+
+
+FLOATS = types.float32[::1]
+EXAMPLES = types.UniTuple(types.float32[:, ::1], 2)
+NETWORK = types.Tuple([from_dtype(kind)[::1] for kind in (LAYER, DENSE, PLAN)])
+
+
+@entry(
+    types.float64(
+        EXAMPLES, types.int64[::1], types.int64, NETWORK, types.UniTuple(FLOATS, 4), from_dtype(ADAM)[::1], FLOATS
+    )
+)
+def train_epoch(examples, order, batch_size, network, state, adam, memory):
+    """One Adam step a batch, in the given order of samples; returns the mean loss over the epoch."""
+    squares = 0.0
+    for start in range(0, len(order), batch_size):
+        squares += _batch(examples, order[start : start + batch_size], network, state[0], state[1], memory)
+        if adam[0].clip > 0.0:
+            _clip(state[1], adam[0].clip)
+        _adam_step(state, adam[0])
+    return squares / (len(order) * network[2][0].outputs)
+
+
+@entry(types.float64(EXAMPLES, types.int64[::1], NETWORK, FLOATS, FLOATS))
+def mean_loss(examples, order, network, weights, memory):
+    """The mean squared error over the samples in `order`."""
+    x, y = examples
+    layers, dense, plans = network
+    head = dense[len(dense) - 1]
+    squares = 0.0
+    for start in range(0, len(order), LANES):
+        these = order[start : start + LANES]
+        _read_tile(x, these, memory, layers[0].source)
+        _forward(weights, memory, 0, network)
+        squares += _errors(y, these, memory, head.target, head.delta, np.float32(0.0))
+    return squares / (len(order) * plans[0].outputs)

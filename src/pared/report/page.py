@@ -1,0 +1,52 @@
+"""One self-contained HTML page from a record: opens offline, asks for nothing, runs no script."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, Template
+
+from pared.report import claims, figures, forecasts, tables
+from pared.report.summary import Record
+from pared.report.svg import style
+
+
+def page(record: Record) -> str:
+    """HTML page of the record; the same record gives the same page, byte for byte.
+
+    Args: record, as `outcomes.json` holds it (JSON types only; null where a network diverged). Parts that are missing
+    are replaced by a sentence.
+    """
+    with style():
+        drawings = [
+            figures.weights(record),
+            figures.sizes(record),
+            figures.directions(record),
+            forecasts.before_after(record),
+            forecasts.forecast(record),
+            forecasts.curves(record),
+        ]
+    html: str = _template().render(
+        record=record,
+        data=record.get("data") or {},
+        settings=record.get("settings") or {},
+        badge=claims.badge(record),
+        may=claims.may(record),
+        may_not=claims.may_not(record),
+        cautions=claims.cautions(record),
+        tables=tables,
+        drawings=drawings,
+        kinds=claims.KINDS | {"chosen": "plain"},
+    )
+    return html
+
+
+def write(record: Record, path: str | Path) -> Path:
+    """Write the page of the record to `path` (UTF-8); returns the path."""
+    path = Path(path)
+    path.write_text(page(record), encoding="utf-8", newline="\n")
+    return path
+
+
+def _template() -> Template:
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(files("pared.report").joinpath("template.html.j2").read_text(encoding="utf-8"))

@@ -1,0 +1,259 @@
+"""Tables of the page: every cell is text, made from the record alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pared.report.summary import (
+    NETWORKS,
+    Record,
+    arms,
+    by_block,
+    comparison,
+    finite,
+    geometric_mean,
+    label,
+    level,
+    mean,
+    number,
+    ratio,
+    subject,
+    tested,
+    values,
+)
+
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text; the first column names the row, `strong` are the rows to stress, `rules` have a line above them."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    strong: tuple[int, ...] = ()
+    rules: tuple[int, ...] = ()
+    numeric: bool = True
+
+
+def significant(value: float | None) -> str:
+    """Three significant digits."""
+    if value is None:
+        return NOTHING
+    return f"{value:#.3g}".rstrip(".") if 1e-4 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"
+
+
+def plural(number_of: int, noun: str) -> str:
+    """Number and noun: 1 block, 2 blocks."""
+    return f"{number_of:,} {noun}" + ("" if number_of == 1 else "s")
+
+
+def count(value: Any) -> str:
+    """Whole number with thousands separated."""
+    return NOTHING if number(value) is None else f"{value:,.0f}"
+
+
+def percent(value: float | None) -> str:
+    """Share as a percentage with one decimal."""
+    return NOTHING if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+
+
+def probability(value: Any) -> str:
+    """p value with three decimals."""
+    if number(value) is None:
+        return NOTHING
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def ratio_text(found: Mapping[str, Any] | None) -> str:
+    """Ratio of errors with its interval: 0.98 [0.95, 1.01]."""
+    if not found or ratio(found, "difference") is None:
+        return NOTHING
+    low, high = ratio(found, "low"), ratio(found, "high")
+    return f"{significant(ratio(found, 'difference'))} [{significant(low)}, {significant(high)}]"
+
+
+def steps(record: Record, arm: str) -> str:
+    """Mean valid prediction time in steps and, where the exponent is known, in Lyapunov times."""
+    vpt, lyapunov = mean(values(record, arm, "test.vpt")), number((record.get("data") or {}).get("lyapunov"))
+    if vpt is None:
+        return NOTHING
+    return f"{vpt:.1f}" + (f" ({vpt * lyapunov:.1f})" if lyapunov and lyapunov > 0 else "")
+
+
+def _quotient(small: float | None, full: float | None) -> str:
+    return f"{small / full:.2f}" if small is not None and full else NOTHING
+
+
+def size(record: Record) -> Table:
+    """Full and smaller network side by side, with the ratio of the two."""
+    full, shipped = record.get("full_size") or {}, record.get("shipped") or {}
+    small = subject(record)
+    marks = [" (shipped)" if shipped.get("arm") == arm else "" for arm in ("full", "cut")]
+    own = shipped if shipped.get("arm") == small == "cut" else {}
+    rows: list[tuple[str, ...]] = []
+    for name, key in (("Hidden units", "units"), ("Parameters", "parameters"), ("Multiply-adds a forecast", "macs")):
+        before = number(full.get(key)) or mean(values(record, "full", key))
+        after = number(own.get(key)) or _shipped(record, key) or mean(values(record, small, key))
+        rows.append((name, count(before), count(after), _quotient(after, before)))
+    before, after = number(full.get("milliseconds")), number(own.get("milliseconds"))
+    rows.append(("Latency of one forecast, ms", significant(before), significant(after), _quotient(after, before)))
+    before, after = (geometric_mean(values(record, arm, "test.nrmse")) for arm in ("full", small))
+    rows.append(("Test error (NRMSE)", significant(before), significant(after), _quotient(after, before)))
+    before, after = (mean(values(record, arm, "test.free_direction")) for arm in ("full", small))
+    rows.append(("Free-running direction", percent(before), percent(after), _quotient(after, before)))
+    if small == "full":
+        return Table(("", "Full network" + marks[0]), tuple(row[:2] for row in rows))
+    return Table(("", "Full network" + marks[0], "Smaller network" + marks[1], "Ratio"), tuple(rows))
+
+
+def _shipped(record: Record, key: str) -> float | None:
+    """Metric of the shipped network itself, where the smaller network is shipped."""
+    shipped = record.get("shipped") or {}
+    rows = [
+        row
+        for row in tested(record, "cut")
+        if (row["block"], row["seed"]) == (shipped.get("block"), shipped.get("seed"))
+    ]
+    return number(rows[0]["metrics"].get(key)) if rows and shipped.get("arm") == "cut" else None
+
+
+def controls(record: Record) -> Table:
+    """Every arm with its averages over the test data of all pairs, and the subject's error relative to it."""
+    shown = arms(record)
+    lyapunov = number((record.get("data") or {}).get("lyapunov"))
+    rows = []
+    for arm in shown:
+        found = comparison(record, arm)
+        runs = tested(record, arm)
+        diverged = sum(bool(row["metrics"].get("diverged")) for row in runs)
+        rows.append(
+            (
+                label(arm),
+                significant(geometric_mean(values(record, arm, "test.nrmse"))),
+                percent(mean(values(record, arm, "test.direction"))),
+                percent(mean(values(record, arm, "test.free_direction"))),
+                steps(record, arm),
+                count(mean(values(record, arm, "parameters"))),
+                f"{len(runs) - diverged} of {len(runs)}",
+                ratio_text(found),
+                probability((found or {}).get("p_value")),
+                (found or {}).get("verdict") or NOTHING,
+            )
+        )
+    against = f"Error of {'smaller' if subject(record) == 'cut' else 'full'} network ÷ this"
+    return Table(
+        (
+            "Arm", "NRMSE", "Direction, one step", "Direction, free running",
+            "Valid prediction time, steps" + (" (Lyapunov times)" if lyapunov and lyapunov > 0 else ""),
+            "Parameters", "Runs", f"{against} [{level(record)} interval]", "p", "Verdict",
+        ),
+        tuple(rows),
+        strong=tuple(place for place, arm in enumerate(shown) if arm == subject(record)),
+        rules=tuple(place for place, arm in enumerate(shown) if arm not in NETWORKS)[:1],
+    )  # fmt: skip
+
+
+def directions(record: Record) -> Table:
+    """Directions counted: the paper's k of n of every arm, and the exact McNemar test of single one-step directions."""
+    rows = []
+    for arm in arms(record):
+        pair = (record.get("directions") or {}).get(arm) or {}
+        rows.append(
+            (
+                label(arm),
+                _hits(record, arm, "direction"),
+                _hits(record, arm, "free"),
+                count(pair.get("only_first")),
+                count(pair.get("only_second")),
+                probability(pair.get("p_value")),
+            )
+        )
+    name = label(subject(record)).lower()
+    head = ("Arm", "One step, k of n", "Free running, k of n", f"Only {name} right", "Only this arm right", "McNemar p")
+    return Table(head, tuple(row for row in rows if set(row[1:]) != {NOTHING}))
+
+
+def _hits(record: Record, arm: str, kind: str) -> str:
+    pairs = [[row["metrics"].get(f"test.{kind}_{part}") for part in ("hits", "total")] for row in tested(record, arm)]
+    hits, total = (
+        sum(column) for column in zip([0, 0], *(each for each in pairs if len(finite(each)) == 2), strict=True)
+    )
+    return f"{hits:,.0f} of {total:,.0f} ({percent(hits / total)})" if total else NOTHING
+
+
+def candidates(record: Record) -> Table:
+    """Validation results of every candidate size."""
+    rows = []
+    found = list(record.get("candidates") or ())
+    for each in found:
+        compared = each.get("comparison")
+        rows.append(
+            (
+                each["label"],
+                percent(number(each.get("removed"))),
+                count(each.get("parameters")),
+                ratio_text(compared),
+                percent(number(each.get("direction"))),
+                percent(number(each.get("free_direction"))),
+                count(each.get("diverged")),
+                (compared or {}).get("verdict") or NOTHING,
+                "chosen" if each["label"] == record.get("chosen") else "",
+            )
+        )
+    head = (
+        "Candidate", "Units removed", "Parameters", f"Error ÷ full [{level(record)} interval]", "Direction, one step",
+        "Direction, free running", "Diverged", "Verdict", "",
+    )  # fmt: skip
+    return Table(
+        head, tuple(rows), strong=tuple(i for i, each in enumerate(found) if each["label"] == record.get("chosen"))
+    )
+
+
+def blocks(record: Record) -> Table:
+    """Rows of the series in every block, and the test errors there (geometric mean over seeds)."""
+    pair = ("full", subject(record))
+    errors = [by_block(record, arm, "test.nrmse") for arm in pair]
+    rows = []
+    for each in record.get("blocks") or ():
+        before, after = (geometric_mean(found.get(each["block"], [])) for found in errors)
+        spans = tuple(_span(each.get(part)) for part in ("train", "validation", "test"))
+        rows.append((str(each["block"]), *spans, significant(before), significant(after), _quotient(after, before)))
+    head = ("Block", "Training rows", "Validation rows", "Test rows", "NRMSE, full", "NRMSE, smaller", "Ratio")
+    if pair[1] == "full":
+        return Table(head[:5], tuple(row[:5] for row in rows))
+    return Table(head, tuple(rows))
+
+
+def _span(rows: Any) -> str:
+    return f"{rows[0]:,} to {rows[1] - 1:,}" if rows and rows[1] > rows[0] else "none"
+
+
+def settings(record: Record) -> Table:
+    """Everything that was set, the protocol, the versions and the time it took."""
+    data = record.get("data") or {}
+    parts: dict[str, Any] = {
+        "series": data.get("name"),
+        "series length": data.get("length"),
+        "columns": data.get("columns"),
+        "Lyapunov exponent a step": data.get("lyapunov"),
+        **(record.get("settings") or {}),
+        "pared version": record.get("pared"),
+        "record format": record.get("format"),
+        "versions": record.get("versions"),
+        "seconds": {key: round(value, 1) for key, value in (record.get("seconds") or {}).items() if finite([value])},
+    }
+    return Table(("Setting", "Value"), tuple(_flat(parts)), numeric=False)
+
+
+def _flat(parts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key, value in parts.items():
+        name = prefix + str(key).replace("_", " ")
+        if isinstance(value, Mapping):
+            rows += _flat(value, name + ": ")
+        elif isinstance(value, list | tuple):
+            rows.append((name, ", ".join(map(str, value)) or "none"))
+        elif value is not None:
+            rows.append((name, {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)))
+    return rows

@@ -1,0 +1,240 @@
+"""Training of one small LSTM forecaster by a compiled kernel: the same mathematics as `fit`, an order faster."""
+
+import copy
+import functools
+import math
+import threading
+import time
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from pared.models.recurrent import Forecaster
+from pared.training.fit import OPTIMISERS, Fit, TrainConfig, TrainingData, sample_orders
+from pared.training.fit import fit as fit_by_loop
+from pared.training.kernel_layout import ADAM, LANES, Floats, Layout, layout
+from pared.types import Batch, Loss
+
+MOST_WEIGHTS = 2**16  # beyond, the loop's matrix products fill the processor, and may use several cores
+
+
+@functools.cache
+def available() -> bool:
+    """Whether numba can be imported here."""
+    try:
+        import numba  # noqa: F401
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+@functools.cache
+def compiled() -> ModuleType:
+    """The compiled functions. The first call on a machine compiles them (about 10 s), later ones read numba's cache."""
+    from pared.training import kernel_lstm
+
+    return kernel_lstm
+
+
+def supports(model: nn.Module, config: TrainConfig, loss: Loss = mse_loss) -> bool:
+    """Whether the kernel trains this member, and faster than the plain loop.
+
+    It takes a `Forecaster` of LSTM layers with biases, float32 on the CPU, without hooks and with all of its weights
+    trained, of at most 65,536 weights; mean squared error; Adam or AdamW.
+    """
+    if type(model) is not Forecaster or loss is not mse_loss or config.optimiser not in ("adam", "adamw"):
+        return False
+    weights = list(model.parameters())
+    return (
+        all(_is_plain_lstm(layer) for layer in model.recurrent)
+        and all(type(layer) is nn.Linear and layer.bias is not None for layer in model.head)
+        and len(weights) == 4 * len(model.recurrent) + 2 * len(model.head)
+        and all(w.dtype == torch.float32 and w.device.type == "cpu" and w.requires_grad for w in weights)
+        and sum(w.numel() for w in weights) <= MOST_WEIGHTS
+        and not any(_has_hooks(module) for module in model.modules())
+        and available()
+    )
+
+
+def _is_plain_lstm(layer: nn.Module) -> bool:
+    return (
+        type(layer) is nn.LSTM
+        and layer.num_layers == 1
+        and layer.bias
+        and layer.batch_first
+        and not layer.bidirectional
+        and layer.proj_size == 0
+    )
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks) or "forward" in vars(module)
+
+
+def reads(model: nn.Module, split: TrainingData) -> bool:
+    """Whether a split's data are shaped as a supported model takes and gives them, in float32 on the CPU."""
+    assert isinstance(model, Forecaster)
+    inputs, outputs = model.recurrent[0].input_size, model.head[-1].out_features
+    window = split.train.x.shape[1:2]
+    return all(
+        x.ndim == 3 and x.shape[1:] == (*window, inputs) and y.shape == (len(x), outputs)
+        and all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in (x, y))
+        for x, y in (split.train, split.validation)
+        if len(x)
+    )  # fmt: skip
+
+
+def fit(
+    model: nn.Module,
+    split: TrainingData,
+    config: TrainConfig,
+    resume: Fit | None = None,
+    stop: threading.Event | None = None,
+) -> Fit:
+    """`pared.training.fit` with mean squared error, for a member that `supports` accepts.
+
+    Weights, curves and optimiser state agree with the plain loop to float32 rounding, and either resumes from the
+    other's fit. `stop`, once set, ends training after the epoch under way.
+
+    Returns a `Fit`. Raises ValueError where the data do not suit the model or the training set is empty, and
+    CancelledError when stopped.
+    """
+    if len(split.train.x) == 0:
+        raise ValueError("the training set is empty; give fit at least one example")
+    source = resume.model if resume else model
+    if not reads(source, split):
+        raise ValueError(
+            f"the kernel cannot read x {tuple(split.train.x.shape)} and y {tuple(split.train.y.shape)} for this model; "
+            "give float32 x (samples, window, inputs) and y (samples, outputs) on the CPU"
+        )
+    started = time.perf_counter()
+    trained = cast(Forecaster, copy.deepcopy(source))
+    optimiser = OPTIMISERS[config.optimiser](trained.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    if resume:
+        optimiser.load_state_dict(copy.deepcopy(resume.optimiser_state))
+    if not _is_plain_adam(optimiser):
+        return fit_by_loop(model, split, config, mse_loss, resume)
+    member = _packed(optimiser, layout(trained, split.train.x.shape[1], config.batch_size), config)
+    curves, weights = _train(member, split, config, stop)
+    _unpack(member, weights, optimiser)
+    return Fit(
+        model=trained,
+        optimiser_state=optimiser.state_dict(),
+        curves={name: tuple(values) for name, values in curves.items()},
+        seed=config.seed,
+        seconds=time.perf_counter() - started,
+    )
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One network as the compiled functions see it: `state` is (weights, gradient, first moment, second moment)."""
+
+    layout: Layout
+    state: tuple[Floats, Floats, Floats, Floats]
+    adam: Any
+    memory: Floats
+
+
+def _is_plain_adam(optimiser: torch.optim.Optimizer) -> bool:
+    """Whether the state, which may come from elsewhere, is Adam's at one common step."""
+    (group, *others), states = optimiser.param_groups, list(optimiser.state.values())
+    return (
+        not others
+        and not group["amsgrad"]
+        and not group["maximize"]
+        and len(states) in (0, len(group["params"]))
+        and len({float(state["step"]) for state in states}) <= 1
+    )
+
+
+def _packed(optimiser: torch.optim.Optimizer, places: Layout, config: TrainConfig) -> _Member:
+    group = optimiser.param_groups[0]
+    state = tuple(_floats(places.weights) for _ in range(4))
+    weights, _, first, second = state
+    adam = np.zeros(1, ADAM)
+    for parameter, place in zip(group["params"], places.places, strict=True):
+        weights[place] = _flat(parameter)
+        if moments := optimiser.state.get(parameter):
+            first[place], second[place] = _flat(moments["exp_avg"]), _flat(moments["exp_avg_sq"])
+            adam["step"] = float(moments["step"])
+    adam["beta1"], adam["beta2"] = group["betas"]
+    adam["eps"], adam["decay"], adam["clip"] = group["eps"], group["weight_decay"], config.clip or 0.0
+    adam["decoupled"] = group.get("decoupled_weight_decay", isinstance(optimiser, torch.optim.AdamW))
+    return _Member(places, cast(Any, state), adam, _memory(places))
+
+
+def _memory(places: Layout) -> Floats:
+    memory, plan = _floats(places.memory), places.network[2][0]
+    memory.reshape(plan["tiles"], plan["tile_size"])[:, plan["ones"] : plan["ones"] + LANES] = 1.0
+    return memory
+
+
+def _train(
+    member: _Member, split: TrainingData, config: TrainConfig, stop: threading.Event | None
+) -> tuple[dict[str, list[float]], Floats]:
+    """Trains in place, epoch by epoch; returns the curves and the weights to keep."""
+    kernel = compiled()
+    train, validation = _examples(split.train), _examples(split.validation)
+    everything = np.arange(len(split.validation.x))
+    weights, network = member.state[0], member.layout.network
+    curves: dict[str, list[float]] = {"train": [], "validation": []}
+    best, best_weights, best_epoch = math.inf, None, 0
+    for epoch, order in enumerate(sample_orders(len(split.train.x), config)):
+        if stop is not None and stop.is_set():
+            raise CancelledError
+        member.adam["lr"] = config.lr * config.schedule(epoch / config.epochs)
+        loss = kernel.train_epoch(
+            train, order.numpy(), config.batch_size, network, member.state, member.adam, member.memory
+        )
+        curves["train"].append(loss)
+        empty = len(everything) == 0
+        curves["validation"].append(
+            math.nan if empty else kernel.mean_loss(validation, everything, network, weights, member.memory)
+        )
+        if not math.isfinite(loss):
+            break
+        if config.patience is not None:
+            if curves["validation"][-1] < best:
+                best, best_weights, best_epoch = curves["validation"][-1], weights.copy(), epoch
+            elif best_weights is not None and epoch - best_epoch >= config.patience:
+                break
+    return curves, weights if best_weights is None else best_weights
+
+
+@torch.no_grad()
+def _unpack(member: _Member, weights: Floats, optimiser: torch.optim.Optimizer) -> None:
+    """Writes weights, moments and steps back to the parameters and the optimiser's state."""
+    _, _, first, second = member.state
+    group = optimiser.param_groups[0]
+    group["lr"] = float(member.adam["lr"][0])
+    for parameter, place in zip(group["params"], member.layout.places, strict=True):
+        parameter.copy_(torch.from_numpy(weights[place]).view_as(parameter))
+        optimiser.state[parameter] = {
+            "step": torch.tensor(float(member.adam["step"][0])),
+            "exp_avg": torch.from_numpy(first[place]).view_as(parameter),
+            "exp_avg_sq": torch.from_numpy(second[place]).view_as(parameter),
+        }
+
+
+def _examples(batch: Batch) -> tuple[Floats, Floats]:
+    """x (samples, window * inputs) and y (samples, outputs)."""
+    return batch.x.detach().flatten(1).contiguous().numpy(), batch.y.detach().contiguous().numpy()
+
+
+def _flat(tensor: Tensor) -> Floats:
+    return cast(Floats, tensor.detach().reshape(-1).numpy())
+
+
+def _floats(count: int) -> Floats:
+    """Zeros that begin on a cache line."""
+    memory = np.zeros(count + 16, np.float32)
+    start = -memory.ctypes.data % 64 // 4
+    return memory[start : start + count]

@@ -1,0 +1,121 @@
+"""Members of a fleet are trained as they would be alone, whatever trains them."""
+
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pared.models.recurrent import Forecaster
+from pared.training import kernel
+from pared.training.fit import TrainConfig, fit
+from pared.training.fleet import fit_each, fit_many
+from pared.types import Batch
+
+MODELS = [Forecaster(1, units, seed=seed) for seed, units in enumerate([(16, 4), (5,), (11, 3), (8, 8, 8), (16, 4)])]
+
+
+def split(seed=0, samples=150, window=4):
+    generator = torch.Generator().manual_seed(seed)
+    batches = [torch.randn(count, window, 1, generator=generator) for count in (samples, 30)]
+    train, validation = (Batch(x, x[:, -1] * x[:, 0]) for x in batches)
+    return SimpleNamespace(train=train, validation=validation)
+
+
+SPLITS = [split(seed, window=2 + seed) for seed in range(len(MODELS))]
+CONFIGS = [TrainConfig(epochs=3 + index, batch_size=20 + index, seed=index) for index in range(len(MODELS))]
+
+
+def same(one, other):
+    return one.curves == other.curves and all(
+        torch.equal(a, b) for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True)
+    )
+
+
+def close(one, other):
+    return one.curves["train"] == pytest.approx(other.curves["train"], rel=1e-4)
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 4])
+def test_companions_and_jobs_change_nothing(jobs):
+    fleet = fit_many(MODELS, SPLITS, CONFIGS, jobs=jobs)
+    reverse = fit_many(MODELS[::-1], SPLITS[::-1], CONFIGS[::-1], jobs=jobs)[::-1]
+    for index, (model, data, config) in enumerate(zip(MODELS, SPLITS, CONFIGS, strict=True)):
+        assert same(fleet[index], kernel.fit(model, data, config))
+        assert same(fleet[index], reverse[index])
+        assert close(fleet[index], fit(model, data, config))
+
+
+def test_engines_agree_and_the_loop_is_the_plain_loop():
+    kernels, loops = (fit_many(MODELS, SPLITS, CONFIGS, engine=engine) for engine in ("kernel", "loop"))
+    assert all(same(one, fit(*member)) for one, *member in zip(loops, MODELS, SPLITS, CONFIGS, strict=True))
+    assert all(close(one, other) for one, other in zip(kernels, loops, strict=True))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_members_beyond_the_kernel_are_trained_by_the_loop(jobs):
+    models = [MODELS[0], Forecaster(1, (4,), cell="gru", seed=1)]
+    fits = fit_many(models, SPLITS[:2], CONFIGS[:2], jobs=jobs)
+    assert same(fits[0], kernel.fit(models[0], SPLITS[0], CONFIGS[0]))
+    assert same(fits[1], fit(models[1], SPLITS[1], CONFIGS[1]))
+    with pytest.raises(ValueError, match="member 1"):
+        fit_many(models, SPLITS[:2], CONFIGS[:2], jobs=jobs, engine="kernel")
+
+
+def test_without_numba_the_loop_does_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    kernel.available.cache_clear()
+    try:
+        assert same(fit_many(MODELS[:1], SPLITS[:1], CONFIGS[:1])[0], fit(MODELS[0], SPLITS[0], CONFIGS[0]))
+    finally:
+        kernel.available.cache_clear()
+
+
+def test_resume_each_member():
+    first = fit_many(MODELS, SPLITS, CONFIGS)
+    again = fit_many(MODELS, SPLITS, CONFIGS, resume=first, jobs=2)
+    for index, result in enumerate(again):
+        assert same(result, kernel.fit(MODELS[index], SPLITS[index], CONFIGS[index], first[index]))
+
+
+def test_a_member_with_nan_fails_alone():
+    bad = split()
+    bad.train.x[3] = math.nan
+    fits = fit_many(MODELS[:3], [SPLITS[0], bad, SPLITS[2]], CONFIGS[:3], jobs=2)
+    assert [member.diverged for member in fits] == [False, True, False]
+    assert same(fits[2], kernel.fit(MODELS[2], SPLITS[2], CONFIGS[2]))
+
+
+def test_lists_must_match():
+    with pytest.raises(ValueError, match="5 models, 4 splits, 5 configs"):
+        fit_many(MODELS, SPLITS[:4], CONFIGS)
+    with pytest.raises(ValueError, match="unknown engine 'gpu'"):
+        fit_many(MODELS, SPLITS, CONFIGS, engine="gpu")
+    assert fit_many([], [], [], jobs=2) == []
+
+
+def test_an_interrupt_ends_the_fleet_at_once():
+    many = 40
+    members = [MODELS[0]] * many, [split(samples=1000)] * many, [TrainConfig(epochs=100_000)] * many
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    started = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        fit_many(*members, jobs=2)
+    assert time.perf_counter() - started < 5
+    assert not any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())
+
+
+def test_closing_the_stream_drops_the_rest():
+    many = 30
+    configs = [TrainConfig(epochs=1)] + [TrainConfig(epochs=100_000)] * (many - 1)
+    stream = fit_each([MODELS[0]] * many, [split()] * many, configs, jobs=2)
+    index, member = next(stream)
+    assert index == 0
+    assert len(member.curves["train"]) == 1
+    stream.close()
+    assert not any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())

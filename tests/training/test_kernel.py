@@ -1,0 +1,277 @@
+"""The compiled kernel against nn.LSTM, autograd and torch's Adam."""
+
+import copy
+import math
+import threading
+from concurrent.futures import CancelledError
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.functional import l1_loss, mse_loss
+
+from pared.models.recurrent import Forecaster
+from pared.schedules import Constant
+from pared.training import kernel
+from pared.training.fit import TrainConfig, evaluate_loss, fit
+from pared.types import Batch
+
+pytest.importorskip("numba")
+
+# window, inputs, recurrent, dense, outputs
+SHAPES = [
+    (2, 1, (16, 4), (4,), 1),
+    (22, 1, (16, 4), (4,), 1),
+    (2, 3, (11, 3), (4,), 1),
+    (22, 3, (11, 3), (4,), 1),
+    (7, 2, (8, 5, 3), (), 2),
+    (1, 1, (1,), (2, 3), 1),
+    (3, 1, (33,), (5,), 3),
+]
+SMALL = (5, 2, (6, 3), (4,), 1)
+
+
+def draw(samples, window, inputs, outputs=1, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(samples, window, inputs, generator=generator)
+    return Batch(x, torch.tanh(x[:, -1].sum(1, keepdim=True) * torch.arange(1, outputs + 1)) + 0.3 * x[:, 0, :1])
+
+
+def member(shape, samples=320, validation=70):
+    window, inputs, recurrent, dense, outputs = shape
+    train = draw(samples, window, inputs, outputs)
+    split = SimpleNamespace(train=train, validation=draw(validation, window, inputs, outputs, seed=1))
+    return Forecaster(inputs, recurrent, dense, outputs, seed=3), split
+
+
+def curves(result):
+    return np.array([*result.curves["train"], *result.curves["validation"]])
+
+
+def weights(result):
+    return torch.cat([parameter.detach().flatten() for parameter in result.model.parameters()])
+
+
+def moments(result, name="exp_avg"):
+    return torch.cat([entry[name].flatten() for entry in result.optimiser_state["state"].values()])
+
+
+def assert_agree(one, other, tolerance=1e-5):
+    """Same curves, weights and moments, relative to the largest entry."""
+    np.testing.assert_allclose(curves(one), curves(other), rtol=tolerance)
+    for take in (weights, moments, lambda result: moments(result, "exp_avg_sq")):
+        assert (take(one) - take(other)).abs().max() <= tolerance * take(other).abs().max()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_gradient_is_that_of_autograd(shape):
+    model, split = member(shape, samples=100)
+    twin = copy.deepcopy(model).double()
+    mse_loss(twin(split.train.x.double()), split.train.y.double()).backward()
+    expected = torch.cat([parameter.grad.flatten() for parameter in twin.parameters()])
+    step = kernel.fit(model, split, TrainConfig(epochs=1, batch_size=100))
+    found = moments(step).double() / 0.1  # Adam's first moment after one step, from zero
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert step.curves["train"][0] == pytest.approx(evaluate_loss(model, split.train), rel=1e-6)
+
+
+@given(
+    window=st.integers(1, 6),
+    inputs=st.integers(1, 3),
+    recurrent=st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    dense=st.lists(st.integers(1, 5), max_size=2),
+    samples=st.integers(1, 70),
+)
+@settings(max_examples=25, deadline=None)
+def test_any_shape_agrees_with_the_loop(window, inputs, recurrent, dense, samples):
+    model, split = member((window, inputs, recurrent, dense, 2), samples, validation=samples // 2)
+    config = TrainConfig(epochs=2, batch_size=33, lr=1e-3)
+    one, other = kernel.fit(model, split, config), fit(model, split, config)
+    np.testing.assert_allclose(curves(one), curves(other), rtol=1e-5)
+    assert (moments(one) - moments(other)).abs().max() <= 1e-4 * moments(other).abs().max() + 1e-8
+
+
+@pytest.mark.parametrize("shape", SHAPES[:5], ids=str)
+def test_losses_over_200_steps_agree_with_the_loop(shape):
+    model, split = member(shape)
+    config = TrainConfig(epochs=40, batch_size=64, lr=3e-3)
+    np.testing.assert_allclose(curves(kernel.fit(model, split, config)), curves(fit(model, split, config)), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weight_decay": 0.05},
+        {"weight_decay": 0.05, "optimiser": "adamw"},
+        {"clip": 0.05},
+        {"clip": 1e6},
+        {"schedule": Constant(), "seed": 9},
+        {"batch_size": 7},
+        {"batch_size": 1000},
+    ],
+    ids=str,
+)
+def test_configurations_agree_with_the_loop(change):
+    model, split = member(SMALL, samples=150)
+    config = replace(TrainConfig(epochs=4, lr=3e-3), **change)
+    assert_agree(kernel.fit(model, split, config), fit(model, split, config))
+
+
+def test_patience_returns_the_best_epoch_as_the_loop_does():
+    model, split = member(SMALL, samples=40)
+    config = TrainConfig(epochs=80, lr=0.03, patience=3, schedule=Constant())
+    one, other = kernel.fit(model, split, config), fit(model, split, config)
+    assert len(one.curves["train"]) == len(other.curves["train"]) < 80
+    assert evaluate_loss(one.model, split.validation) == pytest.approx(min(one.curves["validation"]), rel=1e-5)
+    assert_agree(one, other, 1e-4)
+
+
+def test_each_engine_resumes_from_the_other():
+    model, split = member(SMALL)
+    first, second = TrainConfig(epochs=3, lr=3e-3), TrainConfig(epochs=3, lr=1e-3, seed=5)
+    by_loop = fit(model, split, second, resume=fit(model, split, first))
+    untrained = Forecaster(2, (6, 3), (4,), seed=99)
+    assert_agree(kernel.fit(untrained, split, second, resume=fit(model, split, first)), by_loop)
+    assert_agree(fit(untrained, split, second, resume=kernel.fit(model, split, first)), by_loop)
+    assert_agree(kernel.fit(untrained, split, second, resume=kernel.fit(model, split, first)), by_loop)
+    assert by_loop.optimiser_state["state"][0]["step"] == 30
+
+
+def test_optimiser_state_is_laid_out_as_torch_does():
+    model, split = member(SMALL)
+    config = TrainConfig(epochs=2)
+    one, other = kernel.fit(model, split, config).optimiser_state, fit(model, split, config).optimiser_state
+    assert one["param_groups"] == other["param_groups"]
+    for index, entry in other["state"].items():
+        assert {name: (value.shape, value.dtype) for name, value in one["state"][index].items()} == {
+            name: (value.shape, value.dtype) for name, value in entry.items()
+        }
+
+
+def test_a_state_beyond_the_kernel_goes_on_in_the_loop():
+    model, split = member(SMALL)
+    earlier = fit(model, split, TrainConfig(epochs=1))
+    earlier.optimiser_state["state"][0]["step"] += 7
+    config = TrainConfig(epochs=2)
+    assert torch.equal(
+        weights(kernel.fit(model, split, config, earlier)), weights(fit(model, split, config, resume=earlier))
+    )
+
+
+def test_arguments_and_random_state_are_left_alone():
+    model, split = member(SMALL)
+    earlier = kernel.fit(model, split, TrainConfig(epochs=1))
+    before = copy.deepcopy((model.state_dict(), earlier.model.state_dict(), earlier.optimiser_state, split.train))
+    random = torch.get_rng_state()
+    kernel.fit(model, split, TrainConfig(epochs=2), resume=earlier)
+    after = (model.state_dict(), earlier.model.state_dict(), earlier.optimiser_state, split.train)
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert model.training
+    assert not kernel.fit(copy.deepcopy(model).eval(), split, TrainConfig(epochs=1)).model.training
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_divergence_ends_training_as_in_the_loop(value):
+    model, split = member(SMALL)
+    split.train.y[17] = value
+    for config in (TrainConfig(epochs=5), TrainConfig(epochs=5, clip=1.0)):
+        one, other = kernel.fit(model, split, config), fit(model, split, config)
+        assert one.diverged
+        assert other.diverged
+        assert len(one.curves["train"]) == len(one.curves["validation"]) == len(other.curves["train"]) == 1
+
+
+def test_nan_inputs_reach_the_loss():
+    model, split = member(SMALL)
+    split.train.x[17, 0, 0] = math.nan
+    assert kernel.fit(model, split, TrainConfig(epochs=5)).diverged
+
+
+def test_no_validation_data_give_nan():
+    model, split = member(SMALL, validation=0)
+    assert np.isnan(kernel.fit(model, split, TrainConfig(epochs=2)).curves["validation"]).all()
+
+
+def test_windows_may_be_views():
+    model, split = member((5, 1, (6, 3), (4,), 1))
+    series = torch.sin(torch.arange(105.0))
+    view = Batch(series.unfold(0, 5, 1)[:100, :, None], series[5:, None])
+    config = TrainConfig(epochs=2)
+    views = SimpleNamespace(train=view, validation=split.validation)
+    assert not view.x.is_contiguous()
+    assert_agree(kernel.fit(model, views, config), fit(model, views, config))
+
+
+def test_training_is_deterministic_and_compiled_once():
+    (model, split), config = member(SMALL), TrainConfig(epochs=3)
+    first = kernel.fit(model, split, config)
+    kernel.fit(*member(SHAPES[4]), config)
+    second = kernel.fit(model, split, config)
+    assert first.curves == second.curves
+    assert torch.equal(weights(first), weights(second))
+    assert len(kernel.compiled().train_epoch.signatures) == 1
+
+
+def test_stop_ends_training():
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(CancelledError):
+        kernel.fit(*member(SMALL), TrainConfig(epochs=3), stop=stop)
+
+
+def test_data_that_do_not_suit_are_refused():
+    model, split = member(SMALL)
+    empty = SimpleNamespace(train=Batch(torch.empty(0, 5, 2), torch.empty(0, 1)), validation=split.validation)
+    with pytest.raises(ValueError, match="empty"):
+        kernel.fit(model, empty, TrainConfig())
+    flat = SimpleNamespace(train=Batch(split.train.x, split.train.y[:, 0]), validation=split.validation)
+    with pytest.raises(ValueError, match=r"\(320, 5, 2\) and y \(320,\)"):
+        kernel.fit(model, flat, TrainConfig())
+
+
+def test_supports():
+    config = TrainConfig()
+    assert kernel.supports(Forecaster(), config)
+    assert kernel.supports(Forecaster(3, (7,), ()), replace(config, optimiser="adamw", clip=1.0))
+    assert not kernel.supports(Forecaster(), config, l1_loss)
+    assert not kernel.supports(Forecaster(), replace(config, optimiser="sgd"))
+    assert not kernel.supports(Forecaster(cell="gru"), config)
+    assert not kernel.supports(Forecaster(recurrent=(256,)), config)
+    assert not kernel.supports(Forecaster().double(), config)
+    assert not kernel.supports(nn.Sequential(nn.Linear(1, 1)), config)
+    frozen, hooked, two_layers = Forecaster(), Forecaster(), Forecaster(recurrent=(4,))
+    frozen.head[0].bias.requires_grad_(False)
+    hooked.recurrent[1].register_forward_hook(lambda *_: None)
+    two_layers.recurrent[0] = nn.LSTM(1, 4, num_layers=2, batch_first=True)
+    assert not any(kernel.supports(model, config) for model in (frozen, hooked, two_layers))
+
+
+def test_activations_are_accurate_to_a_few_ulp():
+    from numba import njit
+
+    from pared.training.kernel_lstm import sigmoid, tanh
+    from pared.training.kernel_vector import load, store
+
+    @njit
+    def apply(x, a, b):
+        for start in range(0, len(x), 16):
+            store(a, start, tanh(load(x, start)))
+            store(b, start, sigmoid(load(x, start)))
+
+    x = np.concatenate([np.linspace(-12, 12, 2**16), [np.nan, np.inf, -np.inf, 0.0, -100, 100, 1e-30, -1e-8] * 2])
+    x = x.astype(np.float32)
+    a, b = np.empty_like(x), np.empty_like(x)
+    apply(x, a, b)
+    finite = np.isfinite(x)
+    exact = x[finite].astype(float)
+    assert np.abs(a[finite] - np.tanh(exact)).max() < 4e-7
+    assert np.abs(b[finite] - 1 / (1 + np.exp(-exact))).max() < 2e-7
+    assert np.abs(a[finite]).max() <= 1
+    assert np.array_equal(np.isnan(a), np.isnan(x))
+    assert np.array_equal(np.isnan(b), np.isnan(x))
