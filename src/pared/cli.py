@@ -46,7 +46,7 @@ Features = Annotated[str, typer.Option(help="CSV: further input columns, separat
 
 
 @app.command("run")
-def run_command(
+def run_command(  # noqa: PLR0913  (one parameter an option)
     series: SeriesName,
     column: Column = None,
     features: Features = "",
@@ -62,7 +62,7 @@ def run_command(
     lr: Annotated[float, typer.Option(help="Learning rate at the start of training.")] = 1e-2,
     batch_size: Annotated[int, typer.Option(help="Windows in one training step.")] = 64,
     criterion: Annotated[
-        str, typer.Option(help="What scores units: taylor, ablation, activation, magnitude, junk, random.")
+        str, typer.Option(help="What scores units: taylor, ablation, activation, junk, magnitude, random.")
     ] = "taylor",
     ratios: Annotated[
         str, typer.Option(help="Fractions of the units to remove, each tried.")
@@ -83,8 +83,10 @@ def run_command(
 ) -> None:
     """Find the smallest recurrent forecaster of SERIES that predicts as well as the large one.
 
-    Trains the full network on ten rolling blocks, removes hidden units at several ratios, repairs and refits, chooses the
-    leanest ratio on validation data, and tests that one network once beside the full one, naive forecasters and controls.
+    Trains the full network on ten rolling blocks, removes hidden units at several ratios, repairs and refits, chooses
+    the leanest ratio on validation data, and tests that one network once beside the full one, naive forecasters and
+    controls.
+
     Leaves report.html, outcomes.json, plan.json, model.safetensors and config.toml in a new folder under --out.
     """
     short: dict[str, Any] = QUICK if quick else {}
@@ -288,13 +290,14 @@ def _summary(record: dict[str, Any], folder: Path) -> None:
         )
     out.print(table)
     out.print(
-        f"(* shipped; ratio and verdict: errors of '{first}' over those of each other network; 1-step, free: directions right)",
+        f"* shipped. Ratio and verdict: the errors of '{first}' over those of each other network. 1-step, free: directions "
+        "that are right, one step ahead and free-running.",
         style="dim",
     )
     small, full = record["shipped"], record["full_size"]
     out.print(
-        f"shipped: {small['parameters']} of {full['parameters']} parameters, {small['macs']} of {full['macs']} multiply-adds, "
-        f"{small['milliseconds']:.2f} of {full['milliseconds']:.2f} ms a forecast"
+        f"shipped: {small['parameters']} of {full['parameters']} parameters, "
+        f"{small['macs']} of {full['macs']} multiply-adds, {small['milliseconds']:.2f} of {full['milliseconds']:.2f} ms a forecast"
     )
     out.print(f"report: {escape(str(folder / store.REPORT))}", soft_wrap=True)
 

@@ -154,7 +154,7 @@ def candidate(
 def compared(
     pairs: Iterable[tuple[Metrics, Metrics, int]], metric: str, margin: float, level: float
 ) -> Comparison | None:
-    """`compare` over the pairs (first, second, block) in which both errors are known; None where there is no such pair."""
+    """`compare` over the pairs (first, second, block) in which both errors are known; None where there is none."""
     sound = [(a[metric], b[metric], block) for a, b, block in pairs if metric in a and metric in b]
     if not sound:
         return None

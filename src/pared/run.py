@@ -1,4 +1,4 @@
-"""The main job as data: how a series becomes a study, and how its evidence becomes the record that is stored and drawn."""
+"""The main job as data: how a series becomes a study, and its evidence the record that is stored and drawn."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -206,7 +206,7 @@ def notes(splits: Sequence[Split], config: RunConfig, evidence: Evidence) -> lis
     naive = [name for name, c in evidence.comparisons.items() if name not in ("full", *CONTROLS) and c.ratio > 1]
     if naive:
         found.append(
-            f"Naive forecasters with a smaller error than the network: {', '.join(naive)}. They need no training; consider them."
+            f"Naive forecasters with a smaller error than the network: {', '.join(naive)}. They need no training."
         )
     scratch = evidence.comparisons.get("scratch")
     if scratch is not None and scratch.verdict == "inferior":
@@ -232,13 +232,12 @@ def finding(evidence: Evidence, config: RunConfig) -> str:
     against = evidence.comparisons["full"]
     full = next(o.metrics["parameters"] for o in evidence.outcomes if o.arm == "full")
     less = 1 - evidence.chosen.parameters / full
-    change = f"{_percent(against.ratio)} error (95 % interval {_percent(against.ratio_low)} to {_percent(against.ratio_high)})"
-    if config.level != 0.95:
-        change = change.replace("95 %", f"{100 * config.level:g} %")
+    interval = f"{100 * config.level:g} % interval {_percent(against.ratio_low)} to {_percent(against.ratio_high)}"
+    change = f"{_percent(against.ratio)} error ({interval})"
     if not evidence.ships_cut:
         return (
-            f"The network with on average {100 * less:.0f} % fewer parameters failed its test: {change} against the full one, "
-            f"{against.verdict} at a margin of {margin}; the full network is shipped."
+            f"The network with on average {100 * less:.0f} % fewer parameters failed its test: {change} against the full "
+            f"one, {against.verdict} at a margin of {margin}; the full network is shipped."
         )
     beats = against.verdict == "better"
     trained_on = evidence.comparisons.get("trained_on")
@@ -329,8 +328,8 @@ def forecast_rows(
     """[row, actual, forecast] for every row that has a full window before it, then for rows beyond the end.
 
     Rows count from 1. A network with further inputs, or a horizon over 1, reaches `horizon` rows beyond the end; only a
-    one-step forecast of a single column can be fed back for more `steps`. Raises DataError for too few rows and for steps
-    that cannot be reached.
+    one-step forecast of a single column can be fed back for more `steps`. Raises DataError for too few rows and for
+    steps that cannot be reached.
     """
     if len(series.values) < window:
         raise DataError(f"{series.name} has {len(series.values)} rows, the network needs at least {window}")

@@ -21,7 +21,7 @@ RECORD, CONFIG, REPORT = "outcomes.json", "config.toml", "report.html"
 
 
 def new_folder(base: Path, data: str, seed: int) -> Path:
-    """Makes and returns `<base>/<data>-seed<seed>`, or the first free `...-2`, `...-3`. Raises OSError where it cannot."""
+    """Makes `<base>/<data>-seed<seed>`, or the first free `...-2`, `...-3`. Raises OSError where it cannot."""
     name = re.sub(r"[^\w.-]", "-", data.removesuffix(".csv"))
     base.mkdir(parents=True, exist_ok=True)
     number = 1
@@ -58,7 +58,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def write_model(folder: Path, model: nn.Module, plan: Plan, config: RunConfig, split: Split) -> None:
-    """Writes plan.json, model.safetensors, and config.toml with all that is needed to rebuild the network and use it."""
+    """Writes plan.json, model.safetensors, and config.toml, which says how to rebuild the network and use it."""
     save(folder, model, plan)
     scaler = {name: value for name, value in asdict(split.scaler).items() if value is not None}
     settings = asdict(config) | {"window": split.train.x.shape[1]}

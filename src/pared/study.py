@@ -99,7 +99,7 @@ def study(
     name: str = "data",
     jobs: int = 1,
 ) -> list[Outcome]:
-    """Trains, cuts, chooses and tests; returns one outcome a network, naive forecasters included. See `Investigation`."""
+    """Trains, cuts, chooses and tests; returns one outcome a network, the naive ones included. See `Investigation`."""
     return list(Investigation(build, splits, seeds, settings, name, jobs).run().outcomes)
 
 
@@ -160,7 +160,7 @@ class Investigation:
         )
 
     def check(self) -> None:
-        """Raises what the settings would raise after the first training, before it: no layer to score, unknown names."""
+        """Raises before the training what the settings would raise after it: no layer to score, unknown names."""
         model, batch = self.build(0, {}), scoring_batch(self.splits[0])
         scores = unit_scores(model, batch, self.settings.criterion, mse_loss, self.structure)
         for rule in self.settings.rules:
