@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import pared
-from pared import report, run, store
+from pared import criteria, report, run, store
 from pared.data import BUILTINS, Series, load
 from pared.models.recurrent import Cell, Init
 from pared.run import Predict, RunConfig
@@ -28,21 +28,33 @@ from pared.types import DataError, DivergedError
 
 WRONG_INPUT, DIVERGED, INTERRUPTED = 2, 1, 130
 QUICK = {"epochs": 40, "seeds": 1}
+QUICK_HELP = "40 epochs and one seed: soon done, but supports no claim."
 Number = TypeVar("Number", int, float)
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     help="Finds the smallest neural network that predicts as well as the large one, and proves it.",
 )
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
+
+def _option(panel: str, text: str, *names: str) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel)
+
+
+def _joined(values: tuple[Any, ...]) -> str:
+    return ",".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+
+
+DEFAULT = RunConfig()
 SeriesName = Annotated[
     str, typer.Argument(metavar="SERIES", help="A built-in series (see `pared data`) or a CSV file.")
 ]
-Column = Annotated[str | None, typer.Option(help="CSV: the column to forecast (default: the only numeric one).")]
-Features = Annotated[str, typer.Option(help="CSV: further input columns, separated by commas.")]
+Column = Annotated[str | None, _option("Data", "CSV: the column to forecast (default: the only numeric one).")]
+Features = Annotated[str, _option("Data", "CSV: further input columns, separated by commas.")]
 
 
 @app.command("run")
@@ -50,36 +62,34 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
     series: SeriesName,
     column: Column = None,
     features: Features = "",
-    cell: Annotated[Cell, typer.Option(help="Recurrent cell: lstm, gru or rnn.")] = "lstm",
-    recurrent: Annotated[str, typer.Option(help="Units of the recurrent layers.")] = "16,4",
-    dense: Annotated[str, typer.Option(help="Units of the hidden dense layers; '' for none.")] = "4",
-    init: Annotated[Init, typer.Option(help="Initial weights: keras or torch.")] = "keras",
-    window: Annotated[int, typer.Option(help="Past values the network sees; 0: what suits the series.")] = 0,
-    horizon: Annotated[int, typer.Option(help="How many steps ahead to forecast.")] = 1,
-    predict: Annotated[Predict, typer.Option(help="What the network puts out: values, increments or auto.")] = "auto",
-    epochs: Annotated[int | None, typer.Option(help="Training epochs of the full network (default 300).")] = None,
-    refit_epochs: Annotated[int, typer.Option(help="Epochs after a cut; 0: a fifth of --epochs.")] = 0,
-    lr: Annotated[float, typer.Option(help="Learning rate at the start of training.")] = 1e-2,
-    batch_size: Annotated[int, typer.Option(help="Windows in one training step.")] = 64,
-    criterion: Annotated[
-        str, typer.Option(help="What scores units: taylor, ablation, activation, junk, magnitude, random.")
-    ] = "taylor",
-    ratios: Annotated[
-        str, typer.Option(help="Fractions of the units to remove, each tried.")
-    ] = "0.25,0.4,0.5,0.6,0.75",
-    thresholds: Annotated[
-        str, typer.Option(help="Also remove units that score below these (as the junk-neuron paper).")
-    ] = "",
-    scope: Annotated[
-        Scope, typer.Option(help="Compare units within each layer (group) or over all layers (global).")
-    ] = "global",
-    keep: Annotated[str, typer.Option(help="Layers that are not cut, as names or patterns (recurrent.1*,head*).")] = "",
-    margin: Annotated[float, typer.Option(help="How much more error counts as 'as good': 0.05 is 5 %.")] = 0.05,
-    seeds: Annotated[int | None, typer.Option(help="Networks trained on each block (default 2).")] = None,
-    seed: Annotated[int, typer.Option(help="First seed; the same seed gives the same outcomes.")] = 0,
-    quick: Annotated[bool, typer.Option("--quick", help="40 epochs, one seed: soon done, but no claims.")] = False,
-    folder: Annotated[Path, typer.Option("--out", help="Where the run's folder is made.")] = Path("runs"),
-    jobs: Annotated[int, typer.Option(help="Networks trained at a time; 0: one a processor.")] = 0,
+    window: Annotated[int, _option("Data", "Past values the network sees; 0: what suits the series.")] = DEFAULT.window,
+    horizon: Annotated[int, _option("Data", "How many steps ahead to forecast.")] = DEFAULT.horizon,
+    predict: Annotated[Predict, _option("Data", "What the network puts out; increments suit smooth flows.")] = "auto",
+    cell: Annotated[Cell, _option("Network", "Kind of the recurrent layers.")] = DEFAULT.cell,
+    recurrent: Annotated[str, _option("Network", "Units of the recurrent layers.")] = _joined(DEFAULT.recurrent),
+    dense: Annotated[str, _option("Network", "Units of the hidden dense layers; '' for none.")] = _joined(
+        DEFAULT.dense
+    ),
+    init: Annotated[Init, _option("Network", "Law of the initial weights.")] = DEFAULT.init,
+    epochs: Annotated[
+        int | None, _option("Training", f"Epochs of the full network (default {DEFAULT.epochs}).")
+    ] = None,
+    refit_epochs: Annotated[int, _option("Training", "Epochs after a cut; 0: a fifth of --epochs.")] = 0,
+    lr: Annotated[float, _option("Training", "Learning rate at the start.")] = DEFAULT.lr,
+    batch_size: Annotated[int, _option("Training", "Windows in one training step.")] = DEFAULT.batch_size,
+    criterion: Annotated[str, _option("Cutting", f"What scores units: {', '.join(criteria.__all__)}.")] = "taylor",
+    ratios: Annotated[str, _option("Cutting", "Fractions of the units to remove, each tried.")] = _joined(
+        DEFAULT.ratios
+    ),
+    thresholds: Annotated[str, _option("Cutting", "Also remove units scoring below these (junk: 0.09,0.1,0.11).")] = "",
+    scope: Annotated[Scope, _option("Cutting", "Rank units within each layer, or over all layers.")] = DEFAULT.scope,
+    keep: Annotated[str, _option("Cutting", "Layers left whole, names or patterns: 'recurrent.1*,head*'.")] = "",
+    margin: Annotated[float, _option("Evidence", "How much more error counts as 'as good'.")] = DEFAULT.margin,
+    seeds: Annotated[int | None, _option("Evidence", f"Networks on each block (default {DEFAULT.seeds}).")] = None,
+    seed: Annotated[int, _option("Evidence", "First seed; the same seed gives the same outcomes.")] = DEFAULT.seed,
+    quick: Annotated[bool, _option("Evidence", QUICK_HELP, "--quick")] = False,
+    folder: Annotated[Path, _option("Output", "Where the run's folder is made.", "--out")] = Path("runs"),
+    jobs: Annotated[int, _option("Output", "Networks trained at a time; 0: one a processor.")] = 0,
 ) -> None:
     """Find the smallest recurrent forecaster of SERIES that predicts as well as the large one.
 
@@ -99,12 +109,12 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
             window=window,
             horizon=horizon,
             predict=predict,
-            epochs=epochs if epochs is not None else short.get("epochs", 300),
+            epochs=epochs if epochs is not None else short.get("epochs", DEFAULT.epochs),
             refit_epochs=refit_epochs,
             lr=lr,
             batch_size=batch_size,
             seed=seed,
-            seeds=seeds if seeds is not None else short.get("seeds", 2),
+            seeds=seeds if seeds is not None else short.get("seeds", DEFAULT.seeds),
             criterion=criterion,
             ratios=_numbers("--ratios", ratios, float),
             thresholds=_numbers("--thresholds", thresholds, float),
@@ -268,17 +278,25 @@ def _summary(record: dict[str, Any], folder: Path) -> None:
     out.print(f"[bold]{escape(record['finding'])}[/]", soft_wrap=True)
     for note in record["notes"]:
         out.print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
+    out.print(_controls_table(record))
     first = "cut" if record["chosen"] else "full"
-    table = Table(
-        "network", "NRMSE", "1-step", "free", "param.", "error ratio", "verdict", box=None, padding=(0, 1, 0, 0)
-    )
+    out.print(f"* shipped. Ratio and verdict: the errors of '{first}' over those of each other network.", style="dim")
+    out.print("1-step, free: shares of right directions, one step ahead and free-running.", style="dim")
+    small, full = record["shipped"], record["full_size"]
+    sizes = [f"{small[key]} of {full[key]} {name}" for key, name in (("parameters",) * 2, ("macs", "multiply-adds"))]
+    out.print(f"shipped: {', '.join(sizes)}, {small['milliseconds']:.2f} of {full['milliseconds']:.2f} ms a forecast")
+    out.print(f"report: {escape(str(folder / store.REPORT))}", soft_wrap=True)
+
+
+def _controls_table(record: dict[str, Any]) -> Table:
+    columns = ("network", "NRMSE", "1-step", "free", "param.", "error ratio", "verdict")
+    table = Table(*columns, box=None, padding=(0, 1, 0, 0))
     for name in dict.fromkeys(("full", "cut", *record["comparisons"])):
-        cells = [
+        nrmse, direction, free, size = (
             run.mean_test_metric(record, name, key) for key in ("nrmse", "direction", "free_direction", "parameters")
-        ]
-        if cells[0] is None:
+        )
+        if nrmse is None:
             continue
-        nrmse, direction, free, size = cells
         found = record["comparisons"].get(name)
         table.add_row(
             name + ("*" if name == record["shipped"]["arm"] else ""),
@@ -288,18 +306,7 @@ def _summary(record: dict[str, Any], folder: Path) -> None:
             run.ratio_text(found) if found else "",
             found["verdict"] if found else "",
         )
-    out.print(table)
-    out.print(
-        f"* shipped. Ratio and verdict: the errors of '{first}' over those of each other network. 1-step, free: directions "
-        "that are right, one step ahead and free-running.",
-        style="dim",
-    )
-    small, full = record["shipped"], record["full_size"]
-    out.print(
-        f"shipped: {small['parameters']} of {full['parameters']} parameters, "
-        f"{small['macs']} of {full['macs']} multiply-adds, {small['milliseconds']:.2f} of {full['milliseconds']:.2f} ms a forecast"
-    )
-    out.print(f"report: {escape(str(folder / store.REPORT))}", soft_wrap=True)
+    return table
 
 
 def _write_csv(file: Path | None, header: tuple[str, ...], rows: list[list[Any]]) -> None:

@@ -229,15 +229,17 @@ def finding(evidence: Evidence, config: RunConfig) -> str:
             f"No smaller network predicted as well as the full one within {margin} on validation data; "
             "the full network is shipped."
         )
-    against = evidence.comparisons["full"]
+    against = evidence.comparisons.get("full")
+    if against is None:
+        return "The smaller network diverged wherever it was to be tested; the full network is shipped."
     full = next(o.metrics["parameters"] for o in evidence.outcomes if o.arm == "full")
     less = 1 - evidence.chosen.parameters / full
     interval = f"{100 * config.level:g} % interval {_percent(against.ratio_low)} to {_percent(against.ratio_high)}"
     change = f"{_percent(against.ratio)} error ({interval})"
     if not evidence.ships_cut:
         return (
-            f"The network with on average {100 * less:.0f} % fewer parameters failed its test: {change} against the full "
-            f"one, {against.verdict} at a margin of {margin}; the full network is shipped."
+            f"The network with on average {100 * less:.0f} % fewer parameters failed its test: {change} against the "
+            f"full one, {against.verdict} at a margin of {margin}; the full network is shipped."
         )
     beats = against.verdict == "better"
     trained_on = evidence.comparisons.get("trained_on")

@@ -74,13 +74,13 @@ def window(forward):
 
 ALIKE = {
     "keyword arguments join": row(lambda m, x: m.last(torch.add(input=m.a(x), other=m.c(x)))),
-    "keyword argument of an activation": row(lambda m, x: m.last(torch.relu(input=m.a(x)))),
+    "keyword argument of an activation": row(lambda m, x: m.last(torch.tanh(input=m.a(x)))),
     "product of gates": row(lambda m, x: m.last(m.a(x) * torch.sigmoid(m.c(x)))),
     "one gate for all": row(lambda m, x: m.last(m.a(x) * torch.sigmoid(m.one(torch.tanh(m.b(m.a(x))))))),
     "scaled by a number": row(lambda m, x: m.last(2 * m.a(x) - 1)),
     "added to itself": row(lambda m, x: m.last((lambda h: h + h.tanh())(m.a(x)))),
     "one layer called twice": row(lambda m, x: m.last(m.a(x) + m.a(x * 2))),
-    "states and outputs of one layer": window(lambda m, x: (lambda o, s: m.last(o[:, -1] * s[0][-1]))(*m.lstm(x))),
+    "states and outputs of one layer": window(lambda m, x: (lambda r: m.last(r[0][:, -1] * r[1][0][-1]))(m.lstm(x))),
     "activation of all states": window(lambda m, x: m.last(torch.tanh(m.gru(x)[1])[-1])),
     "state with slices and dots": window(lambda m, x: m.last(m.gru(x)[1][-1, ..., :])),
     "first layer's state": window(lambda m, x: m.last(m.gru(x)[1][0] + m.gru(x)[0][:, -1])),
