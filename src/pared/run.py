@@ -46,7 +46,7 @@ class RunConfig:
     seed: int = 0
     seeds: int = 2
     criterion: str = "taylor"
-    ratios: tuple[float, ...] = (0.25, 0.4, 0.5, 0.6, 0.75)
+    ratios: tuple[float, ...] = (0.1, 0.25, 0.4, 0.5, 0.6, 0.75)
     thresholds: tuple[float, ...] = ()
     scope: Scope = "global"
     keep: tuple[str, ...] = ()

@@ -38,6 +38,15 @@ class _Group(Protocol):
     def slices(self) -> Iterable[_Slice]: ...
 
 
+def _private(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode without backward hooks, which torch.func cannot batch."""
+    private = copy.deepcopy(model).eval()
+    for module in private.modules():
+        module._backward_hooks.clear()
+        module._backward_pre_hooks.clear()
+    return private
+
+
 def reading_slices(groups: Iterable[_Group]) -> list[tuple[_Group, _Slice]]:
     """The (group, slice) pairs through which units are read."""
     return [(group, s) for group in groups for s in group.slices if s.role == "out"]
@@ -54,7 +63,7 @@ def gated(model: nn.Module, groups: Iterable[_Group]) -> Callable[[Gates, Tensor
 
     The same gate holds at every time step and in the unit's own recurrence, because it multiplies the reading weights.
     """
-    private = copy.deepcopy(model).eval()
+    private = _private(model)
     tensors = {name: tensor.detach() for name, tensor in private.named_parameters()} | dict(private.named_buffers())
     rows = [
         (group.name, s, torch.tensor(s.indices(group.width, range(group.width)))) for group, s in reading_slices(groups)
@@ -108,7 +117,7 @@ def read_values(model: nn.Module, groups: Iterable[_Group], x: Tensor) -> dict[s
     For `weight_hh` of a recurrent layer these are its own states at all steps but the last, for a Linear or `weight_ih`
     the values that enter, one row for every sample and position. Cost: two forward passes of the recurrent layers.
     """
-    private = copy.deepcopy(model).eval()
+    private = _private(model)
     wanted = {s.parameter for _, s in reading_slices(groups)}
     entered: dict[str, list[Tensor]] = {name.rpartition(".")[0]: [] for name in wanted}
     handles = [
@@ -150,7 +159,8 @@ def single_layers(module: nn.RNNBase) -> list[nn.RNNBase]:
         size = module.input_size if k == 0 else module.hidden_size
         more = {"nonlinearity": module.nonlinearity} if isinstance(module, nn.RNN) else {}
         kind: Callable[..., nn.RNNBase] = type(module)
-        layer = kind(size, module.hidden_size, bias=module.bias, batch_first=module.batch_first, **more)
+        with torch.random.fork_rng(devices=[]):
+            layer = kind(size, module.hidden_size, bias=module.bias, batch_first=module.batch_first, **more)
         own = {name: value for name, value in module.state_dict().items() if name.endswith(f"_l{k}")}
         state = {f"{name.rpartition('_l')[0]}_l0": value for name, value in own.items()}
         layer.load_state_dict(state, assign=True)
