@@ -71,7 +71,7 @@ def forecast(model, x, clamped=None):
 def junk(weight, gate: int, direction: str = "out", row_normalise: bool = False):
     """s_out[k] = (1/u) sum_j |W[j, k]|, s_in[j] = (1/u) sum_k |W[j, k]| of one gate's block of weight_hh."""
     u = weight.shape[1]
-    w = [[abs(float(weight[gate * u + j, k])) for k in range(u)] for j in range(u)]
+    w = [[abs(weight[gate * u + j, k].item()) for k in range(u)] for j in range(u)]
     if row_normalise:
         w = [[value / sum(row) for value in row] for row in w]
     if direction == "out":

@@ -126,7 +126,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("what", "edit"), itertools.product(WRONG, [cut, mask]))
+@pytest.mark.parametrize(("what", "edit"), list(itertools.product(WRONG, [cut, mask])))
 def test_a_wrong_plan_leaves_the_model_alone(what, edit):
     model = forecaster()
     structure = trace(model, batch(model).x)

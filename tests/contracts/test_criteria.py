@@ -1,0 +1,170 @@
+"""Every criterion on every network: law 1 (nothing changes) and law 2 (what a score looks like)."""
+
+import random as python_random
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import mse_loss
+
+from pared import criteria
+from pared.selection import by_unit
+from pared.surgery import trace
+
+from networks import batch, forecaster, mlp, snapshot, unchanged
+
+NETWORKS = {"mlp": mlp, **{cell: partial(forecaster, cell) for cell in ("lstm", "gru", "rnn")}}
+CRITERIA = {
+    "ablation": criteria.ablation,
+    "activation": criteria.activation,
+    "activation std": partial(criteria.activation, statistic="std"),
+    "junk": criteria.junk,
+    "junk in": partial(criteria.junk, direction="in"),
+    "magnitude": criteria.magnitude,
+    "random": criteria.random,
+    "taylor": criteria.taylor,
+    "taylor of the loss": partial(criteria.taylor, of="loss", power=1),
+}
+PAIRS = [(c, n) for c in CRITERIA for n in NETWORKS if not (c.startswith("junk") and n == "mlp")]
+CALLS_LOSS = ("ablation", "taylor of the loss")
+every_pair = pytest.mark.parametrize(("criterion", "network"), PAIRS)
+
+
+class LossError(Exception):
+    """What the loss raises."""
+
+
+def failing_loss(output, target):
+    torch.rand(3)
+    raise LossError
+
+
+def in_use(network):
+    """A network in the middle of its life: gradients, hooks, frozen weights, mixed modes, a buffer."""
+    model = NETWORKS[network]()
+    model.register_buffer("steps", torch.tensor(7))
+    model.train()
+    data = batch(model)
+    mse_loss(model(data.x), data.y).backward()
+    layers = [m for m in model.modules() if list(m.parameters(recurse=False))]
+    layers[0].eval()
+    next(layers[-1].parameters()).requires_grad_(False)
+    layers[0].register_forward_hook(lambda *_: None)
+    layers[-1].register_full_backward_hook(lambda *_: None)
+    return model
+
+
+def global_states():
+    return torch.get_rng_state().clone(), np.random.get_state()[1].copy(), python_random.getstate()
+
+
+@pytest.mark.parametrize("loss", [mse_loss, failing_loss])
+@every_pair
+def test_law_1_nothing_changes_also_after_an_exception(criterion, network, loss):
+    model = in_use(network)
+    data = batch(model)
+    before, inputs, states = snapshot(model), [part.clone() for part in data], global_states()
+    if loss is failing_loss and criterion in CALLS_LOSS:
+        with pytest.raises(LossError):
+            CRITERIA[criterion](model, data, loss)
+    else:
+        CRITERIA[criterion](model, data, loss)
+    unchanged(before, model)
+    assert all(torch.equal(a, b) for a, b in zip(inputs, data, strict=True))
+    after = global_states()
+    assert torch.equal(states[0], after[0])
+    assert (states[1] == after[1]).all()
+    assert states[2] == after[2]
+    assert torch.is_grad_enabled()
+
+
+@every_pair
+def test_law_2_names_shapes_and_values(criterion, network):
+    model = NETWORKS[network]()
+    data = batch(model)
+    scores = CRITERIA[criterion](model, data, mse_loss)
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    groups = {group.name: (group.width,) for group in trace(model, data.x[:1])}
+    assert scores
+    kinds = {name in groups for name in scores}
+    assert len(kinds) == 1, "one kind of score"
+    for name, values in scores.items():
+        assert tuple(values.shape) == (groups | shapes)[name]
+        assert values.isfinite().all()
+        assert not values.requires_grad
+    again = CRITERIA[criterion](NETWORKS[network](), batch(model), mse_loss)
+    assert scores.keys() == again.keys()
+    assert all(torch.equal(scores[name], again[name]) for name in scores)
+
+
+@every_pair
+def test_scores_depend_on_the_weights_not_on_the_mode(criterion, network):
+    model = NETWORKS[network]()
+    data = batch(model)
+    one = CRITERIA[criterion](model.train(), data, mse_loss)
+    two = CRITERIA[criterion](model.eval(), data, mse_loss)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def silenced(network, group, unit):
+    """A network one unit of which is dead: nothing makes it and nothing reads it."""
+    model = NETWORKS[network]()
+    g = trace(model, batch(model).x[:1])[group]
+    with torch.no_grad():
+        for s in g.slices:
+            model.get_parameter(s.parameter).index_fill_(s.axis, torch.tensor(s.indices(g.width, [unit])), 0.0)
+    return model
+
+
+@every_pair
+def test_higher_means_keep(criterion, network):
+    """A unit without weights scores no higher than any other unit of its group; only the control cannot know."""
+    if criterion == "random":
+        pytest.skip("random scores know nothing")
+    group = "second" if network == "mlp" else "recurrent.0.l0"
+    model = silenced(network, group, 2)
+    data = batch(model)
+    scores = CRITERIA[criterion](model, data, mse_loss)
+    scores = scores if group in scores else by_unit(scores, trace(model, data.x[:1]))
+    values = scores[group].abs() if criterion == "ablation" else scores[group]
+    assert int(values.argmin()) == 2
+
+
+def permuted(network, order):
+    """The network with the units of one hidden layer in another order, written out layer by layer."""
+    model = NETWORKS[network]()
+    with torch.no_grad():
+        if network == "mlp":
+            for layer in (model.second, model.third):
+                layer.weight.copy_(layer.weight[order])
+                layer.bias.copy_(layer.bias[order])
+            model.third.weight.copy_(model.third.weight[:, order])
+            model.last.weight.copy_(model.last.weight[:, order])
+            return model, "second"
+        layer = model.recurrent[0]
+        gates = len(layer.weight_ih_l0) // 5
+        rows = torch.cat([5 * g + torch.tensor(order) for g in range(gates)])
+        for parameter in layer.parameters():
+            parameter.copy_(parameter[rows])
+        layer.weight_hh_l0.copy_(layer.weight_hh_l0[:, order])
+        model.recurrent[1].weight_ih_l0.copy_(model.recurrent[1].weight_ih_l0[:, order])
+    return model, "recurrent.0.l0"
+
+
+@pytest.mark.parametrize("order", [[4, 3, 2, 1, 0], [2, 0, 1, 4, 3]])
+@every_pair
+def test_scores_follow_a_permutation_of_units(criterion, network, order):
+    if criterion == "random":
+        pytest.skip("random scores belong to places, not to units")
+    plain = NETWORKS[network]()
+    shuffled, group = permuted(network, order)
+    data = batch(plain)
+    torch.testing.assert_close(plain(data.x), shuffled(data.x))
+    structure = trace(plain, data.x[:1])
+    one, two = (CRITERIA[criterion](model, data, mse_loss) for model in (plain, shuffled))
+    if group not in one:
+        one, two = by_unit(one, structure), by_unit(two, structure)
+    for name in one:
+        expected = one[name][order] if name == group else one[name]
+        torch.testing.assert_close(two[name], expected, rtol=1e-9, atol=1e-12)

@@ -1,0 +1,55 @@
+"""Taylor scores against finite differences, one sample and one unit at a time."""
+
+import pytest
+import reference
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.functional import l1_loss, mse_loss
+
+from pared.criteria import taylor
+from pared.surgery import trace
+
+from networks import batch, forecaster, mlp
+
+NETWORKS = {"mlp": mlp, **{cell: lambda seed, cell=cell: forecaster(cell, seed) for cell in ("lstm", "gru", "rnn")}}
+
+
+@given(st.sampled_from(sorted(NETWORKS)), st.sampled_from([1, 2]), st.sampled_from(["output", "loss"]), st.integers(0, 9))
+@settings(max_examples=12, deadline=None)
+def test_taylor_is_the_finite_difference(name, power, of, seed):
+    model = NETWORKS[name](seed)
+    data = batch(model, samples=3, seed=seed)
+    scores = taylor(model, data, mse_loss, of=of, power=power)
+    expected = reference.taylor(model, trace(model, data.x), data, mse_loss if of == "loss" else None, power)
+    assert scores.keys() == expected.keys()
+    for group, values in expected.items():
+        assert scores[group].tolist() == pytest.approx(values, rel=1e-5, abs=1e-9)
+
+
+def test_samples_do_not_cancel():
+    """Two mirrored samples have opposite gradients: averaged before squaring they would score nothing."""
+    model = nn.Sequential(nn.Linear(1, 2, bias=False), nn.Tanh(), nn.Linear(2, 1, bias=False)).double()
+    x = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    assert float(taylor(model, (data := batch(mlp()))._replace(x=x, y=x), mse_loss)["0"].min()) > 0
+    assert len(data.x) == 6
+
+
+def test_many_samples_are_scored_in_chunks(monkeypatch):
+    model = forecaster()
+    data = batch(model, samples=40)
+    whole = taylor(model, data, mse_loss)
+    monkeypatch.setattr("pared.signals._BATCHED_ENTRIES", 1000)
+    for name, values in taylor(model, data, mse_loss).items():
+        torch.testing.assert_close(values, whole[name])
+
+
+def test_gradients_are_found_where_the_caller_switched_them_off():
+    model = forecaster()
+    data = batch(model)
+    with torch.no_grad():
+        quiet = taylor(model, data, l1_loss)
+    for name, values in taylor(model, data, l1_loss).items():
+        assert torch.equal(values, quiet[name])
+        assert float(values.max()) > 0
