@@ -81,7 +81,7 @@ class Dense:
 
 @dataclass(frozen=True)
 class Spec:
-    """A random network: recurrent modules, a reader of the last state, linear layers. Its repr is the counterexample."""
+    """A random network: recurrent modules, a reader of the last state, linear layers."""
 
     recurrent: tuple[Recurrent, ...]
     dense: tuple[Dense, ...]

@@ -2,16 +2,15 @@
 
 import numpy as np
 import pytest
-import reference
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import reference
+from networks import batch, forecaster, mlp, plans, snapshot, specs, unchanged
 from pared.compensate import compensate
 from pared.surgery import Plan, StructureError, cut, trace
-
-from networks import batch, forecaster, mlp, plans, snapshot, specs, unchanged
 
 
 def weights(model):

@@ -1,15 +1,14 @@
 """Scores to plans, against loops that remove one unit at a time."""
 
 import pytest
-import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import reference
+from networks import batch, forecaster, mlp
 from pared.selection import Budget, Count, Ratio, Threshold, by_unit, select
 from pared.surgery import Group, Plan, Slice, Structure, StructureError, cut, trace
-
-from networks import batch, forecaster, mlp
 
 MANY = settings(max_examples=60, deadline=None)
 VALUES = st.integers(-3, 3).map(float) | st.floats(-3, 3)

@@ -2,16 +2,15 @@
 
 import numpy as np
 import pytest
-import reference
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import reference
+from networks import batch, forecaster, mlp, plans, snapshot, specs, unchanged
 from pared.signals import gated, open_gates, read_values, single_layers, unit_gradients, unrolled
 from pared.surgery import Group, Slice, StructureError, mask, trace
-
-from networks import batch, forecaster, mlp, plans, snapshot, specs, unchanged
 
 QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -151,7 +150,5 @@ def test_unit_gradients_have_one_row_a_sample():
     data = batch(model)
     found = unit_gradients(model, trace(model, data.x), data.x, lambda out, y: (out - y).flatten(), data.y)
     assert {name: tuple(g.shape) for name, g in found.items()} == {"first": (6, 2, 4), "second": (6, 2, 5)}
-    alone = unit_gradients(
-        model, trace(model, data.x), data.x[2:3], lambda out, y: (out - y).flatten(), data.y[2:3]
-    )
+    alone = unit_gradients(model, trace(model, data.x), data.x[2:3], lambda out, y: (out - y).flatten(), data.y[2:3])
     torch.testing.assert_close(alone["first"][0], found["first"][2])

@@ -41,8 +41,8 @@ app = typer.Typer(
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
 
-def _option(panel: str, text: str, *names: str) -> Any:
-    return typer.Option(*names, help=text, rich_help_panel=panel)
+def _option(panel: str, text: str, *names: str, least: int | None = None) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel, min=least)
 
 
 def _joined(values: tuple[Any, ...]) -> str:
@@ -89,7 +89,7 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
     seed: Annotated[int, _option("Evidence", "First seed; the same seed gives the same outcomes.")] = DEFAULT.seed,
     quick: Annotated[bool, _option("Evidence", QUICK_HELP, "--quick")] = False,
     folder: Annotated[Path, _option("Output", "Where the run's folder is made.", "--out")] = Path("runs"),
-    jobs: Annotated[int, _option("Output", "Networks trained at a time; 0: one a processor.")] = 0,
+    jobs: Annotated[int, _option("Output", "Networks trained at a time; 0: one a processor.", least=0)] = 0,
 ) -> None:
     """Find the smallest recurrent forecaster of SERIES that predicts as well as the large one.
 
@@ -133,37 +133,39 @@ def _run(series: Series, config: RunConfig, base: Path, jobs: int) -> None:
     splits = run.prepare(series, config)
     with _progress() as progress:
         work = run.investigation(series, splits, config, jobs, progress)
-        work.check()
-        folder = store.new_folder(base, series.name, config.seed)
-        try:
-            evidence = work.run()
-        except KeyboardInterrupt:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not lose what the first one keeps
-            record = run.partial_record(series, splits, config, work.finished())
-            _write_interrupted(folder, record | {"seconds": {"total": time.perf_counter() - started}})
-            raise typer.Exit(INTERRUPTED) from None
-        except BaseException:
-            folder.rmdir()
-            raise
-    record = run.record(series, splits, config, evidence)
-    record |= {"seconds": {"total": time.perf_counter() - started}}
-    key = run.shipped_key(evidence)
-    shipped, split = evidence.networks[key], work.blocks[key[1]]
-    store.write_record(folder, record)
-    store.write_model(folder, shipped.fit.model, shipped.plan or Plan({}), config, split)
-    report.write(record, folder / store.REPORT)
+        with store.new_folder(base, series.name, config.seed) as folder:
+            try:
+                evidence = work.run()
+            except KeyboardInterrupt:
+                _ignore_interrupts()
+                record = run.partial_record(series, splits, config, work.finished())
+                _write_interrupted(folder, record | {"seconds": {"total": time.perf_counter() - started}})
+                raise typer.Exit(INTERRUPTED) from None
+            _ignore_interrupts()
+            record = run.record(series, splits, config, evidence)
+            record |= {"seconds": {"total": time.perf_counter() - started}}
+            key = run.shipped_key(evidence)
+            shipped, split = evidence.networks[key], work.blocks[key[1]]
+            store.write_record(folder, record)
+            store.write_model(folder, shipped.fit.model, shipped.plan or Plan({}), config, split)
+            report.write(record, folder / store.REPORT)
     _summary(record, folder)
 
 
 def _write_interrupted(folder: Path, record: dict[str, Any]) -> None:
     count = len(record["outcomes"])
     if count == 0:
-        folder.rmdir()
         err.print("[yellow]Interrupted[/] before the first network was trained; nothing is left behind.")
         return
     store.write_record(folder, record)
     report.write(record, folder / store.REPORT)
-    err.print(f"[yellow]Interrupted.[/] What {count} finished networks show is kept in {escape(str(folder))}")
+    kept = f"What {count} finished networks show is kept in {escape(str(folder))}"
+    err.print(f"[yellow]Interrupted.[/] {kept}", soft_wrap=True)
+
+
+def _ignore_interrupts() -> None:
+    """Writing what is finished and leaving takes seconds, in which a (second) Ctrl-C must not leave half a folder."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @app.command("data")
@@ -198,7 +200,7 @@ def predict_command(
     series: Annotated[
         str, typer.Argument(metavar="CSV", help="A CSV file (or a built-in series) with the past values.")
     ],
-    column: Column = None,
+    column: Annotated[str | None, typer.Option(help="CSV: the target (default: the column it was trained on).")] = None,
     steps: Annotated[int, typer.Option(help="Steps to forecast beyond the end, each from the one before.")] = 1,
     file: Annotated[
         Path | None, typer.Option("--out", help="Write to this new CSV file instead of the screen.")
@@ -211,7 +213,8 @@ def predict_command(
     with _clear_errors():
         network, window, scaler = store.read_model(model)
         names = scaler.columns
-        data = load(series, column or (names[0] if len(names) > 1 else None), names[1:])
+        learnt = names[0] if Path(series).is_file() else None  # a built-in series has but one column
+        data = load(series, column or learnt, names[1:])
         rows = run.forecast_rows(network, window, scaler, data, steps)
         _write_csv(file, ("row", "actual", "forecast"), rows)
 
@@ -223,9 +226,15 @@ def report_command(
 ) -> None:
     """Draw the report of a run anew from its outcomes.json."""
     with _clear_errors():
+        if file is not None and file.exists():
+            raise DataError(f"{file} exists and is not overwritten; choose another --out")
         target = file or folder / store.REPORT
-        report.write(store.read_record(folder), target)
-        out.print(f"report: {escape(str(target))}")
+        record = store.read_record(folder)
+        try:
+            report.write(record, target)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise DataError(f"{folder / store.RECORD} is damaged: {error!r}; run again or restore a copy") from error
+        out.print(f"report: {escape(str(target))}", soft_wrap=True)
 
 
 @app.callback(invoke_without_command=True)
@@ -248,8 +257,13 @@ def _clear_errors() -> Iterator[None]:
     except DivergedError as error:
         err.print(f"[red]Diverged:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(DIVERGED) from error
+    except BrokenPipeError:
+        raise  # `pared predict ... | head`: Typer leaves without a word
     except (DataError, StructureError, OSError) as error:
-        err.print(f"[red]Error:[/] {escape(str(error))}", soft_wrap=True)
+        text = str(error)
+        if isinstance(error, OSError) and error.filename is not None:  # reading has errors of its own
+            text = f"{error.filename} cannot be written: {error.strerror}; choose another --out"
+        err.print(f"[red]Error:[/] {escape(text)}", soft_wrap=True)
         raise typer.Exit(WRONG_INPUT) from error
 
 

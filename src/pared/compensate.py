@@ -20,7 +20,7 @@ def compensate(model: nn.Module, structure: Structure, plan: Plan, x: Tensor, ri
     where S holds second moments (centred where there is an intercept) and r = ridge * mean diag S_KK. Recurrent
     weights are fitted without an intercept over all steps but the last; layers without a bias likewise. Moments are
     those of the uncut network on the inputs `x`, summed in float64. Where the samples are fewer than the kept units
-    the ridge decides.
+    the ridge decides; units that do not vary (below 1e-12 of the mean square) explain nothing.
 
     Cost: two forward passes, and for each reading weight O(rows k^2 + k^3) with k values read.
     Raises StructureError when the plan does not fit the structure.
@@ -63,11 +63,14 @@ def _bias_of(parameter: str) -> str:
 
 def _regression(values: Tensor, kept: Tensor, lost: Tensor, ridge: float, intercept: bool) -> tuple[Tensor, Tensor]:
     """Ridge regression of the lost columns on the kept ones: (A (lost, kept), a (lost,))."""
-    mean = values.mean(dim=0) if intercept else torch.zeros(values.shape[1], dtype=values.dtype)
+    mean = values.mean(dim=0) if intercept and len(values) else torch.zeros(values.shape[1], dtype=values.dtype)
     centred = values - mean
     moments = centred.T @ centred / max(len(values), 1)
     within = moments[kept][:, kept]
-    scale = within.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
+    constant = 1e-12 * values.square().mean() if len(values) else 0.0  # variances below this are rounding
+    scale = within.diagonal().mean().clamp_min(constant)
+    if scale == 0:  # nothing to repair from: no rows, or every unit dead
+        return torch.zeros(len(lost), len(kept), dtype=values.dtype), torch.zeros(len(lost), dtype=values.dtype)
     damped = within + ridge * scale * torch.eye(len(kept), dtype=values.dtype)
     matrix = torch.linalg.solve(damped, moments[kept][:, lost]).T
     return matrix, mean[lost] - matrix @ mean[kept]

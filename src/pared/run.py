@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 import pared
@@ -13,7 +14,7 @@ from pared.criteria.weight import gate_block
 from pared.data import Framing, Protocol, Scaler, Series, Split, protocol_for, resolve_predict, rolling_origin
 from pared.models import Forecaster
 from pared.models.recurrent import Cell, Init
-from pared.outcomes import CONTROLS, Candidate, Evidence, Key, Outcome
+from pared.outcomes import CONTROLS, Candidate, Evidence, Key, Outcome, label
 from pared.selection import Ratio, Rule, Scope, Threshold
 from pared.study import Build, Investigation, StudySettings
 from pared.surgery import Plan
@@ -57,15 +58,26 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.criterion not in criteria.__all__:
             raise DataError(f"unknown criterion {self.criterion!r}; choose one of {', '.join(criteria.__all__)}")
-        if self.seeds < 1 or not self.margin > 0:
-            raise DataError(f"seeds must be at least 1 and the margin positive, got {self.seeds} and {self.margin}")
+        if self.seeds < 1 or self.seed < 0:
+            raise DataError(f"there must be at least 1 seed, from 0 on; got seeds={self.seeds}, seed={self.seed}")
+        if not 0 < self.margin < math.inf:
+            raise DataError(f"the margin must be positive and finite (0.05 allows 5 % more error), got {self.margin}")
+        if not all(map(math.isfinite, (self.lr, self.refit_lr, *self.thresholds))):
+            raise DataError(f"learning rate and thresholds must be finite, got {self.lr} and {self.thresholds}")
         try:
-            if not self.rules:
-                raise ValueError("there is nothing to try; give at least one ratio or threshold")
+            self._check_rules()
+            Framing(self.window or 1, self.horizon)
             self.network(1, {}, seed=0)
             self.refitting  # noqa: B018  (checks its numbers)
         except ValueError as error:
             raise DataError(str(error)) from error
+
+    def _check_rules(self) -> None:
+        labels = [label(rule) for rule in self.rules]
+        if not labels:
+            raise DataError("there is nothing to try; give at least one ratio or threshold")
+        if len(set(labels)) < len(labels):
+            raise DataError(f"ratios and thresholds must differ, got {', '.join(labels)}")
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -97,13 +109,33 @@ class RunConfig:
 def prepare(series: Series, config: RunConfig, protocol: Protocol = Protocol()) -> list[Split]:
     """The blocks of a series; a short one shrinks the protocol. Raises DataError where it is too short."""
     framing = config.framing(series)
-    return rolling_origin(series, protocol_for(len(series.values), framing, protocol), framing)
+    splits = rolling_origin(series, protocol_for(len(series.values), framing, protocol), framing)
+    for split in splits:
+        _check_range(series, split)
+    return splits
+
+
+def _check_range(series: Series, split: Split) -> None:
+    """Raises DataError for an outlier so far out that float32 holds it not, or not the other values beside it."""
+    for start, end in split.spans.values():
+        raw = series.values[start:end]
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = split.scaler.scaled(raw).astype(np.float32)
+            spread = np.ptp(scaled, axis=0)
+        lost = ~np.isfinite(scaled).all(axis=0) | ((spread == 0) & (raw != raw[0]).any(axis=0))
+        for column in np.flatnonzero(lost):
+            values = series.values[:end, column]
+            row = int(np.abs(values).argmax())
+            raise DataError(
+                f"{series.name}: row {row + 1}, column {series.columns[column]!r}: {values[row]:g} lies so far from "
+                "the other values that they cannot be told apart beside it; correct it or cut it out"
+            )
 
 
 def investigation(
     series: Series, splits: Sequence[Split], config: RunConfig, jobs: int, progress: Progress
 ) -> Investigation:
-    """The study that a run makes of a series."""
+    """The study that a run makes of a series. Raises DataError for rules that suit none of its layers."""
     build: Build = lambda seed, widths: config.network(len(series.columns), widths, seed)  # noqa: E731
     settings = StudySettings(
         train=config.training,
@@ -116,7 +148,12 @@ def investigation(
         level=config.level,
     )
     seeds = range(config.seed, config.seed + config.seeds)
-    return Investigation(build, splits, seeds, settings, series.name, jobs, progress)
+    study = Investigation(build, splits, seeds, settings, series.name, jobs, progress)
+    try:
+        study.check()
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    return study
 
 
 def shipped_key(evidence: Evidence) -> Key:
@@ -165,7 +202,7 @@ def partial_record(
         "predict": framing.predict,
         "refit_epochs": config.refitting.epochs,
         "seeds": list(range(config.seed, config.seed + config.seeds)),
-        "candidates": [f"ratio {r:g}" for r in config.ratios] + [f"threshold {t:g}" for t in config.thresholds],
+        "candidates": [label(rule) for rule in config.rules],
         "protocol": protocol | {"blocks": len(splits)},
     }
     return {
@@ -355,10 +392,12 @@ def forecast_rows(
 def mean_test_metric(record: Mapping[str, Any], arm: str, metric: str) -> float | None:
     """Mean of a metric over the tested networks of an arm (geometric for the error), None where it was not measured."""
     tested = [o["metrics"] for o in record["outcomes"] if o["arm"] == arm and "test.nrmse" in o["metrics"]]
-    values = [m[key] for m in tested for key in (f"test.{metric}", metric) if key in m]
+    values: list[float] = [m[key] for m in tested for key in (f"test.{metric}", metric) if key in m]
     if not values:
         return None
-    return math.exp(sum(map(math.log, values)) / len(values)) if metric == "nrmse" else sum(values) / len(values)
+    if metric == "nrmse":
+        return math.exp(sum(map(math.log, values)) / len(values)) if min(values) > 0 else 0.0
+    return sum(values) / len(values)
 
 
 def ratio_text(comparison: Mapping[str, Any]) -> str:

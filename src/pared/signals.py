@@ -102,7 +102,9 @@ def unit_gradients(
         return value(call(gates, x[None]), y[None])
 
     with torch.random.fork_rng(devices=[]):
-        gradients = vmap(jacrev(of_gates), in_dims=(None, 0, 0), chunk_size=chunk)(open_gates(model, groups), x, y)
+        gradients = vmap(jacrev(of_gates), in_dims=(None, 0, 0), chunk_size=chunk, randomness="different")(
+            open_gates(model, groups), x, y
+        )
     return {name: gradient.detach() for name, gradient in gradients.items()}
 
 

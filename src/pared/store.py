@@ -4,10 +4,12 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import tomli_w
 from torch import nn
@@ -17,16 +19,40 @@ from pared.run import RunConfig
 from pared.surgery import Plan, load, save
 from pared.types import DataError
 
+FORMAT = 1
 RECORD, CONFIG, REPORT = "outcomes.json", "config.toml", "report.html"
+PARTS = {
+    "data": dict, "settings": dict, "blocks": list, "outcomes": list, "candidates": list, "comparisons": dict,
+    "directions": dict, "notes": list, "finding": str,
+}  # fmt: skip
+"""What outcomes.json always holds, and as what."""
+
+T = TypeVar("T")
 
 
-def new_folder(base: Path, data: str, seed: int) -> Path:
-    """Makes `<base>/<data>-seed<seed>`, or the first free `...-2`, `...-3`. Raises OSError where it cannot."""
-    name = re.sub(r"[^\w.-]", "-", data.removesuffix(".csv"))
-    base.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def new_folder(base: Path, data: str, seed: int) -> Iterator[Path]:
+    """Makes `<base>/<data>-seed<seed>`, or the first free `...-2`, `...-3`; takes it back where it stays empty.
+
+    Raises OSError where it cannot be made.
+    """
+    made = [path for path in (base, *base.parents) if not path.exists()]
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        name = re.sub(r"[^\w.-]", "-", data.removesuffix(".csv"))
+        folder = _first_free(base, f"{name}-seed{seed}")
+        made.insert(0, folder)
+        yield folder
+    finally:
+        for path in made:
+            with suppress(OSError):  # holds something, or was never made
+                path.rmdir()
+
+
+def _first_free(base: Path, name: str) -> Path:
     number = 1
     while True:
-        folder = base / (f"{name}-seed{seed}" + (f"-{number}" if number > 1 else ""))
+        folder = base / (name + (f"-{number}" if number > 1 else ""))
         try:
             folder.mkdir()
         except FileExistsError:
@@ -52,8 +78,11 @@ def read_record(folder: Path) -> dict[str, Any]:
         ) from error
     except (ValueError, OSError) as error:
         raise DataError(f"{path} is damaged: {error}; run again or restore a copy") from error
-    if not isinstance(record, dict) or record.get("format") != 1:
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise DataError(f"{path} was not written by this version of pared; run again")
+    for name, kind in PARTS.items():
+        if not isinstance(record.get(name), kind):
+            raise DataError(f"{path} is damaged: no {kind.__name__} under {name!r}; run again or restore a copy")
     return record
 
 
@@ -62,7 +91,7 @@ def write_model(folder: Path, model: nn.Module, plan: Plan, config: RunConfig, s
     save(folder, model, plan)
     scaler = {name: value for name, value in asdict(split.scaler).items() if value is not None}
     settings = asdict(config) | {"window": split.train.x.shape[1]}
-    text = tomli_w.dumps({"format": 1, "run": settings, "scaler": scaler})
+    text = tomli_w.dumps({"format": FORMAT, "run": settings, "scaler": scaler})
     (folder / CONFIG).write_text(text, encoding="utf-8")
 
 
@@ -71,8 +100,13 @@ def read_model(folder: Path) -> tuple[nn.Module, int, Scaler]:
     path = folder / CONFIG
     try:
         saved = tomllib.loads(path.read_text(encoding="utf-8"))
-        config = RunConfig(**{name: _tuple(value) for name, value in saved["run"].items()})
-        scaler = Scaler(**{name: _tuple(value) for name, value in saved["scaler"].items()})
+        if saved["format"] != FORMAT:
+            raise ValueError(f"format {saved['format']!r} is not known to this version of pared")
+        config, scaler = _build(RunConfig, saved["run"]), _build(Scaler, saved["scaler"])
+        if config.window < 1 or not len(scaler.columns) == len(scaler.shift) == len(scaler.scale) > 0:
+            raise ValueError("the window must be positive, and columns, shift and scale as many")
+        if min(scaler.scale) <= 0 or scaler.horizon != config.horizon:
+            raise ValueError("scale must be positive, and both horizons the same")
     except FileNotFoundError as error:
         raise DataError(f"{folder} holds no network: {CONFIG} is missing; give a folder made by `pared run`") from error
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
@@ -81,8 +115,28 @@ def read_model(folder: Path) -> tuple[nn.Module, int, Scaler]:
     return model.eval(), config.window, scaler
 
 
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _build(kind: type[T], table: Mapping[str, Any]) -> T:
+    """A dataclass from a table of TOML. Raises ValueError for a value that is not of its field's type."""
+    hints = get_type_hints(kind)
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
+    for name, value in values.items():
+        if name in hints and not _is_a(value, hints[name]):
+            raise ValueError(f"{name} = {value!r}")
+    return kind(**values)
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    """Whether a value is of a field's type; a whole number will do for a float, infinity and NaN will not."""
+    inner = get_args(hint)
+    if get_origin(hint) is Literal:
+        return value in inner
+    if get_origin(hint) is UnionType:
+        return any(_is_a(value, each) for each in inner)
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_is_a(each, inner[0]) for each in value)
+    if hint is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is hint
 
 
 def _finite(value: Any) -> Any:

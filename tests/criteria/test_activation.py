@@ -2,14 +2,13 @@
 
 import numpy as np
 import pytest
-import reference
 import torch
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from pared.criteria import activation
-
+import reference
 from networks import batch, forecaster
+from pared.criteria import activation
 
 
 @pytest.mark.parametrize("statistic", ["mean", "std"])

@@ -7,12 +7,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from reference import forecast
 from torch import nn
 
-from pared.surgery import Plan, Structure, StructureError, cut, mask, replay, trace
-
 from networks import MLP, Spec, batch, forecaster, mlp, plans, snapshot, specs, unchanged
+from pared.surgery import Plan, Structure, StructureError, cut, mask, replay, trace
+from reference import forecast
 
 QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
@@ -25,8 +24,9 @@ def law_three(spec: Spec, data: st.DataObject) -> None:
     model, x = spec.build(), spec.input()
     try:
         structure = trace(model, x)
-    except StructureError:  # everything was added to the input or is one unit wide and read by broadcasting
-        assert not spec.recurrent and all(d.residual for d in spec.dense)
+    except StructureError:  # everything was added to the input
+        assert not spec.recurrent
+        assert all(d.residual for d in spec.dense)
         return
     plan = structure.bind(data.draw(plans(structure)))
     before = snapshot(model)
@@ -57,7 +57,7 @@ def law_three(spec: Spec, data: st.DataObject) -> None:
 
 
 @given(specs(), st.data())
-@settings(QUIET, max_examples=40)
+@settings(QUIET, max_examples=30)
 def test_cut_equals_mask_and_replay_equals_cut(spec, data):
     law_three(spec, data)
 
@@ -159,7 +159,8 @@ def test_the_layers_of_one_module_cannot_be_cut_unequally():
 
 
 @pytest.mark.parametrize(
-    "other", [MLP(width=6), MLP(width=4), forecaster(), cut(mlp(), trace(mlp(), batch(mlp()).x), Plan({"second": (0,)}))]
+    "other",
+    [MLP(width=6), MLP(width=4), forecaster(), cut(mlp(), trace(mlp(), batch(mlp()).x), Plan({"second": (0,)}))],
 )
 def test_a_plan_of_another_network_is_refused(other):
     model = mlp()

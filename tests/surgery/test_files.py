@@ -9,10 +9,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from networks import batch, forecaster, mlp, plans, snapshot, specs, unchanged
 from pared.surgery import Plan, StructureError, cut, load, save, trace
 from pared.types import DataError
-
-from networks import batch, forecaster, mlp, plans, snapshot, specs, unchanged
 
 
 @pytest.fixture

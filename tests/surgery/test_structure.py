@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from networks import MLP, snapshot, unchanged
 from pared.surgery import Group, Plan, Slice, Structure, StructureError, cut
 from pared.surgery.structure import check_fits
-
-from networks import MLP, snapshot, unchanged
 
 GROUP = Group("a", 4, (Slice("a.weight", 0, "in"), Slice("b.weight", 1, "out")))
 STRUCTURE = Structure((GROUP, Group("b", 3, (Slice("b.weight", 0, "in"),))))

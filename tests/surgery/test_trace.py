@@ -6,10 +6,9 @@ import torch
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
+from networks import mlp, snapshot, unchanged
 from pared.models import Forecaster
 from pared.surgery import Plan, Slice, StructureError, cut, mask, trace
-
-from networks import mlp, snapshot, unchanged
 
 
 def test_the_groups_of_a_forecaster_in_the_order_of_the_data():
@@ -96,9 +95,7 @@ def test_whatever_is_traced_is_cut_as_it_is_masked(name):
     forward, x = ALIKE[name]
     model, x = Net(forward).double(), x.double()
     structure = trace(model, x)
-    plan = structure.bind(
-        Plan({g.name: tuple(range(1, g.width)) if g.width > 1 else (0,) for g in structure})
-    )
+    plan = structure.bind(Plan({g.name: tuple(range(1, g.width)) if g.width > 1 else (0,) for g in structure}))
     assert structure.removed(plan)
     small, masked = cut(model, structure, plan), mask(model, structure, plan)
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())

@@ -1,0 +1,5 @@
+"""`python -m pared` is `pared`."""
+
+from pared.cli import main
+
+main()

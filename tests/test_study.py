@@ -1,0 +1,211 @@
+"""The whole comparison on tiny budgets: which networks there are, what they may see, that it repeats."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import mse_loss
+from torch.utils.data import DataLoader, TensorDataset
+
+from networks import batch, forecaster, mlp, snapshot, unchanged
+from pared import criteria
+from pared.data.series import Series
+from pared.data.splits import Framing, Protocol, rolling_origin
+from pared.models import Forecaster
+from pared.outcomes import CONTROLS, label
+from pared.selection import Count, Ratio, Threshold
+from pared.study import Investigation, StudySettings, equal_compute_epochs, member_seed, prune, same_counts, study
+from pared.surgery import Plan, StructureError, cut, trace
+from pared.training import TrainConfig
+from pared.types import Batch, DivergedError
+
+NAIVE = {"persistence", "flip", "same", "mean", "ar", "analog"}
+BLOCKS, SEEDS = range(5), (0, 1)
+MEMBERS = list(itertools.product(BLOCKS, SEEDS))
+
+
+def splits(blocks=len(BLOCKS)):
+    values = [0.4]
+    for _ in range(380):
+        values.append(3.99 * values[-1] * (1 - values[-1]))
+    series = Series("tiny", np.array(values)[:, None], ("x",), 2, "values", None, "a logistic map")
+    return rolling_origin(series, Protocol(120, 40, 40, 40, blocks), Framing(2, predict="values"))
+
+
+def build(seed, widths):
+    """A GRU forecaster: the compiled kernel trains LSTMs only, so nothing is compiled here."""
+    recurrent = [widths.get(f"recurrent.{k}.l0", width) for k, width in enumerate((6, 3))]
+    return Forecaster(1, recurrent, (widths.get("head.0", 3),), cell="gru", seed=seed)
+
+
+QUICK = StudySettings(
+    train=TrainConfig(epochs=3, batch_size=32, lr=0.02),
+    refit=TrainConfig(epochs=2, batch_size=32, lr=0.01),
+    rules=(Ratio(0.25), Ratio(0.5)),
+    margin=1e6,  # so wide that the small network is chosen after so little training
+)
+
+
+@pytest.fixture(scope="module")
+def evidence():
+    return Investigation(build, splits(), SEEDS, QUICK).run()
+
+
+def test_every_arm_meets_every_block_and_seed(evidence):
+    for arm in ("full", "ratio 0.25", "ratio 0.5", *CONTROLS):
+        assert [key[1:] for key in evidence.networks if key[0] == arm] == MEMBERS
+    arms = {outcome.arm for outcome in evidence.outcomes}
+    assert arms == {"full", "cut", *CONTROLS} | NAIVE
+    assert {o.seed for o in evidence.outcomes if o.arm in NAIVE} == {0}
+
+
+def test_the_leanest_eligible_rule_is_chosen_on_validation_data(evidence):
+    eligible = [c for c in evidence.candidates if c.eligible]
+    assert evidence.chosen == min(eligible, key=lambda c: c.parameters)
+    for candidate in evidence.candidates:
+        first = [evidence.measured[candidate.label, b, s]["validation.nrmse"] for b, s in MEMBERS]
+        second = [evidence.measured["full", b, s]["validation.nrmse"] for b, s in MEMBERS]
+        ratio = float(np.mean(np.log(first) - np.log(second)))
+        assert candidate.comparison.difference == pytest.approx(ratio)
+
+
+def test_only_the_chosen_networks_see_test_data(evidence):
+    for (arm, _, _), metrics in evidence.measured.items():
+        tested = any(name.startswith("test.") for name in metrics)
+        assert tested == (arm in ("full", evidence.chosen.label, *CONTROLS))
+        assert any(name.startswith("validation.") for name in metrics) == (arm == "full" or arm.startswith("ratio"))
+    assert set(evidence.comparisons) >= {"full", *CONTROLS, *NAIVE}
+
+
+def test_the_controls_are_fair(evidence):
+    for block, seed in MEMBERS:
+        full, small, random, scratch, on = (
+            evidence.networks[arm, block, seed]
+            for arm in ("full", evidence.chosen.label, "random", "scratch", "trained_on")
+        )
+        shapes = [[tuple(p.shape) for p in t.fit.model.parameters()] for t in (small, random, scratch)]
+        assert shapes[0] == shapes[1] == shapes[2]
+        assert random.plan != small.plan
+        assert [p.shape for p in on.fit.model.parameters()] == [p.shape for p in full.fit.model.parameters()]
+        assert len(on.fit.curves["train"]) == len(small.fit.curves["train"]) == 2
+        assert on.fit.curves["train"][-1] != full.fit.curves["train"][-1]
+        assert len(scratch.fit.curves["train"]) > QUICK.train.epochs + QUICK.refit.epochs
+
+
+def test_outcomes_say_what_they_are(evidence):
+    full = 6 * 3 * (1 + 6 + 2) + 3 * 3 * (6 + 3 + 2) + 12 + 4
+    for outcome in evidence.outcomes:
+        assert all(math.isfinite(value) for value in outcome.metrics.values())
+        if outcome.arm in NAIVE:
+            assert outcome.plan is None
+            assert "test.nrmse" in outcome.metrics
+        elif outcome.arm in ("full", "trained_on", "scratch"):
+            assert outcome.plan is None
+            assert (outcome.metrics["parameters"] == full) == (outcome.arm != "scratch")
+        else:
+            assert outcome.ratio in (pytest.approx(0.25), pytest.approx(0.5))
+            assert outcome.metrics["units"] == pytest.approx(12 * (1 - outcome.ratio))
+            assert Plan.from_json(str(outcome.plan).replace("'", '"').replace("True", "true")).keep
+
+
+def test_the_same_study_gives_the_same_outcomes():
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    one = study(build, splits(1), (3,), QUICK)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(6)
+    assert study(build, splits(1), (3,), QUICK) == one
+
+
+@pytest.mark.slow
+def test_the_outcomes_do_not_depend_on_the_number_of_jobs(evidence):
+    assert study(build, splits(), SEEDS, QUICK, "data", jobs=2) == list(evidence.outcomes)
+
+
+def test_a_threshold_that_removes_nothing_is_never_chosen():
+    settings = replace(QUICK, rules=(Threshold(-1.0),))
+    evidence = Investigation(build, splits(1), (0,), settings).run()
+    assert [c.removed for c in evidence.candidates] == [0.0]
+    assert evidence.chosen is None
+    assert not evidence.ships_cut
+    assert {o.arm for o in evidence.outcomes} == {"full", "cut"} | NAIVE
+
+
+def test_a_study_whose_networks_all_diverge_says_so():
+    settings = replace(QUICK, train=TrainConfig(epochs=3, lr=1e30, optimiser="sgd"))
+    with pytest.raises(DivergedError, match="all 1 trainings"):
+        study(build, splits(1), (0,), settings)
+
+
+def test_wrong_settings_are_found_before_training():
+    with pytest.raises(ValueError, match="matches no group"):
+        Investigation(build, splits(1), (0,), replace(QUICK, keep=("nowhere",))).check()
+    no_recurrence = Investigation(
+        lambda seed, widths: nn.Sequential(nn.Flatten(), nn.Linear(2, 4), nn.Linear(4, 1)),
+        splits(1),
+        (0,),
+        replace(QUICK, criterion=criteria.junk),
+    )
+    with pytest.raises(StructureError):
+        no_recurrence.check()
+
+
+def test_every_member_has_a_seed_of_its_own():
+    seeds = [member_seed(block, seed) for block in range(10) for seed in range(10)]
+    assert len(set(seeds)) == 100
+    assert seeds[0] == member_seed(0, 0)
+
+
+def test_random_deletion_takes_as_many_units_of_each_group():
+    model = forecaster()
+    structure = trace(model, batch(model).x)
+    scores = {group.name: torch.arange(float(group.width)) for group in structure}
+    plan = same_counts(Plan({"recurrent.0.l0": (0, 1), "head.0": (0, 1, 2)}), scores, structure)
+    assert plan.keep == {"recurrent.0.l0": (3, 4), "head.0": (1, 2, 3)}
+
+
+def test_equal_compute_counts_multiply_adds():
+    full, small = forecaster(recurrent=(8,), dense=()).float(), forecaster(recurrent=(2,), dense=()).float()
+    epochs = equal_compute_epochs(full, small, QUICK, Batch(torch.zeros(2, 4, 2), torch.zeros(2, 1)))
+    macs = {units: 4 * 4 * units * (2 + units) + units for units in (8, 2)}
+    assert epochs == math.ceil((3 * macs[8] + 2 * macs[2]) / macs[2])
+
+
+def test_labels():
+    rules = (Ratio(0.5), Threshold(0.09), Threshold(0.5, relative=True))
+    assert [label(rule) for rule in rules] == ["ratio 0.5", "threshold 0.09", "threshold 0.5 of the mean"]
+
+
+@pytest.mark.parametrize("criterion", [criteria.taylor, criteria.magnitude, criteria.random])
+@pytest.mark.parametrize("build_model", [mlp, forecaster])
+def test_prune_is_trace_score_select_repair_cut(build_model, criterion):
+    model = build_model()
+    data = batch(model, samples=40)
+    before, state = snapshot(model), torch.get_rng_state()
+    small = prune(model, data, criterion, 0.4)
+    plain = prune(model, data, criterion, 0.4, compensate=False)
+    unchanged(before, model)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [p.shape for p in small.parameters()] == [p.shape for p in plain.parameters()]
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
+    whole = model(data.x)
+    assert mse_loss(small(data.x), whole) < mse_loss(plain(data.x), whole)
+
+
+def test_prune_takes_a_loader_a_pair_a_rule_and_a_users_own_criterion():
+    model = forecaster()
+    data = batch(model, samples=40)
+    loader = DataLoader(TensorDataset(*data), batch_size=7)
+    one, two = prune(model, loader), prune(model, tuple(data))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    mine = prune(model, data, lambda m, b, loss: {"recurrent.0.l0": torch.arange(5.0)}, Count(2), compensate=False)
+    assert torch.equal(mine(data.x), cut(model, trace(model, data.x), Plan({"recurrent.0.l0": (2, 3, 4)}))(data.x))
+    kept = prune(model, data, keep=["recurrent.*"])
+    assert [layer.hidden_size for layer in kept.recurrent] == [5, 3]
+    for ratio in (0, 1, 1.5):
+        with pytest.raises(ValueError, match="a ratio lies between 0 and 1"):
+            prune(model, data, ratio=ratio)
