@@ -159,12 +159,10 @@ def test_patience_returns_the_best_epoch():
     assert evaluate_loss(trained.model, split().validation) == pytest.approx(curve[best], rel=1e-6)
 
 
-def test_patience_without_validation_trains_to_the_end():
+def test_without_validation_data_there_is_no_validation_curve():
     parts = split()
-    parts.validation = Batch(*(part[:0] for part in parts.validation))
-    trained = fit(model(), parts, TrainConfig(epochs=3, patience=1))
-    assert len(trained.curves["train"]) == 3
-    assert all(math.isnan(value) for value in trained.curves["validation"])
+    parts.validation = data(0)
+    assert fit(model(), parts, TrainConfig(epochs=3)).curves["validation"] == ()
 
 
 def test_divergence_stops_and_is_said():
@@ -205,3 +203,36 @@ def test_evaluation_is_the_mean_over_samples_in_chunks_and_restores_the_mode():
     unchanged(before, net)
     assert value == pytest.approx(float(mse_loss(net.eval()(batch.x), batch.y)), rel=1e-12)
     assert math.isnan(evaluate_loss(net, Batch(batch.x[:0], batch.y[:0])))
+
+
+
+def test_a_validation_loss_beyond_all_numbers_counts_as_diverged():
+    assert fit(model(), split(), TrainConfig(epochs=2, lr=1e30, optimiser="sgd")).diverged
+
+
+def test_resuming_takes_the_new_weight_decay_and_the_old_moments():
+    first = fit(model(), split(), TrainConfig(epochs=1, batch_size=10))
+    again = fit(first.model, split(), TrainConfig(epochs=1, batch_size=10, weight_decay=0.5), resume=first)
+    assert again.optimiser_state["param_groups"][0]["weight_decay"] == 0.5
+    assert float(again.optimiser_state["state"][0]["step"]) == 2 * 3
+
+
+def test_patience_keeps_weights_and_moments_of_the_same_epoch():
+    config = TrainConfig(epochs=60, lr=0.3, patience=3, batch_size=10)
+    fitted = fit(model(), split(), config)
+    best = 1 + int(np.argmin(fitted.curves["validation"]))
+    assert best < len(fitted.curves["validation"])
+    assert float(fitted.optimiser_state["state"][0]["step"]) == 3 * best
+
+
+def test_patience_without_validation_data_is_refused():
+    bare = SimpleNamespace(train=data(), validation=data(0))
+    with pytest.raises(ValueError, match="patience"):
+        fit(model(), bare, TrainConfig(epochs=1, patience=2))
+
+
+def test_modes_of_submodules_are_as_they_were():
+    network = Dropped().train()
+    network.layers[2].eval()
+    fitted = fit(network, split(), TrainConfig(epochs=1))
+    assert [m.training for m in fitted.model.modules()] == [m.training for m in network.modules()]

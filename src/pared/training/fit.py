@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -56,7 +56,10 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Fit:
-    """A trained network and how it got there. `curves` holds the loss per epoch under "train" and "validation"."""
+    """A trained network and how it got there.
+
+    `curves` holds the loss per epoch under "train" and "validation" (empty without validation data).
+    """
 
     model: nn.Module
     optimiser_state: dict[str, Any]
@@ -66,8 +69,13 @@ class Fit:
 
     @property
     def diverged(self) -> bool:
-        """Whether the last training loss is not a finite number."""
-        return not math.isfinite(self.curves["train"][-1])
+        """Whether training ended in a loss, on either kind of data, that is not a finite number."""
+        return not finite(self.curves)
+
+
+def finite(curves: Mapping[str, Sequence[float]]) -> bool:
+    """Whether the last losses are finite numbers."""
+    return all(math.isfinite(curve[-1]) for curve in curves.values() if curve)
 
 
 def fit(
@@ -77,37 +85,39 @@ def fit(
 
     The order of samples and any dropout follow from `config.seed` alone; the global random state is as it was.
     `resume` goes on from an earlier fit of the same shape with its optimiser's state (its weights replace the model's).
-    Training that ends in a loss that is not finite stops at once; the result says `diverged`.
+    Training that comes to a loss that is not finite stops at once; the result says `diverged`.
 
-    Returns a `Fit`. Cost: epochs * ceil(samples / batch_size) steps. Raises ValueError on an empty training set.
+    Returns a `Fit`. Cost: epochs * ceil(samples / batch_size) steps. Raises ValueError on an empty training set, and on
+    `patience` without validation data.
     """
-    if len(split.train.x) == 0:
-        raise ValueError("the training set is empty; give fit at least one example")
+    check_data(split, config)
     started = time.perf_counter()
     model = copy.deepcopy(resume.model if resume else model)
-    optimiser = OPTIMISERS[config.optimiser](model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    if resume:
-        optimiser.load_state_dict(copy.deepcopy(resume.optimiser_state))
+    optimiser = optimiser_for(model, config, resume)
     curves: dict[str, list[float]] = {"train": [], "validation": []}
-    best, best_state = math.inf, None
-    was_training = model.training
+    best, best_states, best_epoch = math.inf, None, 0
+    modes = [(module, module.training) for module in model.modules()]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         for epoch, order in enumerate(sample_orders(len(split.train.x), config)):
             for group in optimiser.param_groups:
                 group["lr"] = config.lr * config.schedule(epoch / config.epochs)
             curves["train"].append(_epoch(model, split.train, order, config, loss, optimiser))
-            curves["validation"].append(evaluate_loss(model, split.validation, loss))
-            if not math.isfinite(curves["train"][-1]):
+            if len(split.validation.x):
+                curves["validation"].append(evaluate_loss(model, split.validation, loss))
+            if not finite(curves):
                 break
             if config.patience is not None:
                 if curves["validation"][-1] < best:
-                    best, best_state, best_epoch = curves["validation"][-1], copy.deepcopy(model.state_dict()), epoch
-                elif best_state is not None and epoch - best_epoch >= config.patience:
+                    best, best_epoch = curves["validation"][-1], epoch
+                    best_states = copy.deepcopy((model.state_dict(), optimiser.state_dict()))
+                elif epoch - best_epoch >= config.patience:
                     break
-    if best_state is not None:
-        model.load_state_dict(best_state)
-    model.train(was_training)
+    if best_states is not None:
+        model.load_state_dict(best_states[0])
+        optimiser.load_state_dict(best_states[1])
+    for module, training in modes:
+        module.training = training
     return Fit(
         model=model,
         optimiser_state=optimiser.state_dict(),
@@ -115,6 +125,25 @@ def fit(
         seed=config.seed,
         seconds=time.perf_counter() - started,
     )
+
+
+def check_data(split: TrainingData, config: TrainConfig) -> None:
+    """Raises ValueError where a split cannot be trained on."""
+    if len(split.train.x) == 0:
+        raise ValueError("the training set is empty; give fit at least one example")
+    if config.patience is not None and len(split.validation.x) == 0:
+        raise ValueError("patience watches the validation loss, and there are no validation data; leave patience out")
+
+
+def optimiser_for(model: nn.Module, config: TrainConfig, resume: Fit | None) -> torch.optim.Optimizer:
+    """A fresh optimiser as configured; `resume` gives it its moments, not its learning rate or weight decay."""
+    kind: type[Any] = OPTIMISERS[config.optimiser]
+    optimiser: torch.optim.Optimizer = kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    if resume:
+        own = optimiser.state_dict()["param_groups"]
+        state = copy.deepcopy(resume.optimiser_state["state"])
+        optimiser.load_state_dict({"state": state, "param_groups": own})
+    return optimiser
 
 
 def sample_orders(count: int, config: TrainConfig) -> Iterator[Tensor]:

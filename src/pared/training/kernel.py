@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from pared.models.recurrent import Forecaster
-from pared.training.fit import OPTIMISERS, Fit, TrainConfig, TrainingData, sample_orders
+from pared.training.fit import Fit, TrainConfig, TrainingData, check_data, finite, optimiser_for, sample_orders
 from pared.training.fit import fit as fit_by_loop
 from pared.training.kernel_layout import ADAM, LANES, Floats, Layout, layout
 from pared.types import Batch, Loss
@@ -106,8 +106,7 @@ def fit(
     Returns a `Fit`. Raises ValueError where the data do not suit the model or the training set is empty, and
     CancelledError when stopped.
     """
-    if len(split.train.x) == 0:
-        raise ValueError("the training set is empty; give fit at least one example")
+    check_data(split, config)
     source = resume.model if resume else model
     if not reads(source, split):
         raise ValueError(
@@ -116,14 +115,12 @@ def fit(
         )
     started = time.perf_counter()
     trained = cast(Forecaster, copy.deepcopy(source))
-    optimiser = OPTIMISERS[config.optimiser](trained.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    if resume:
-        optimiser.load_state_dict(copy.deepcopy(resume.optimiser_state))
+    optimiser = optimiser_for(trained, config, resume)
     if not _is_plain_adam(optimiser):
         return fit_by_loop(model, split, config, mse_loss, resume)
     member = _packed(optimiser, layout(trained, split.train.x.shape[1], config.batch_size), config)
-    curves, weights = _train(member, split, config, stop)
-    _unpack(member, weights, optimiser)
+    curves = _train(member, split, config, stop)
+    _unpack(member, optimiser)
     return Fit(
         model=trained,
         optimiser_state=optimiser.state_dict(),
@@ -179,14 +176,14 @@ def _memory(places: Layout) -> Floats:
 
 def _train(
     member: _Member, split: TrainingData, config: TrainConfig, stop: threading.Event | None
-) -> tuple[dict[str, list[float]], Floats]:
-    """Trains in place, epoch by epoch; returns the curves and the weights to keep."""
+) -> dict[str, list[float]]:
+    """Trains the member in place, epoch by epoch; returns the curves."""
     kernel = compiled()
     train, validation = _examples(split.train), _examples(split.validation)
     everything = np.arange(len(split.validation.x))
-    weights, network = member.state[0], member.layout.network
+    network = member.layout.network
     curves: dict[str, list[float]] = {"train": [], "validation": []}
-    best, best_weights, best_epoch = math.inf, None, 0
+    best, best_member, best_epoch = math.inf, None, 0
     for epoch, order in enumerate(sample_orders(len(split.train.x), config)):
         if stop is not None and stop.is_set():
             raise CancelledError
@@ -195,24 +192,27 @@ def _train(
             train, order.numpy(), config.batch_size, network, member.state, member.adam, member.memory
         )
         curves["train"].append(loss)
-        empty = len(everything) == 0
-        curves["validation"].append(
-            math.nan if empty else kernel.mean_loss(validation, everything, network, weights, member.memory)
-        )
-        if not math.isfinite(loss):
+        if len(everything):
+            watched = kernel.mean_loss(validation, everything, network, member.state[0], member.memory)
+            curves["validation"].append(watched)
+        if not finite(curves):
             break
         if config.patience is not None:
             if curves["validation"][-1] < best:
-                best, best_weights, best_epoch = curves["validation"][-1], weights.copy(), epoch
-            elif best_weights is not None and epoch - best_epoch >= config.patience:
+                best, best_epoch = curves["validation"][-1], epoch
+                best_member = copy.deepcopy((member.state, member.adam))
+            elif epoch - best_epoch >= config.patience:
                 break
-    return curves, weights if best_weights is None else best_weights
+    if best_member is not None:
+        for kept, array in zip((*best_member[0], best_member[1]), (*member.state, member.adam), strict=True):
+            array[:] = kept
+    return curves
 
 
 @torch.no_grad()
-def _unpack(member: _Member, weights: Floats, optimiser: torch.optim.Optimizer) -> None:
+def _unpack(member: _Member, optimiser: torch.optim.Optimizer) -> None:
     """Writes weights, moments and steps back to the parameters and the optimiser's state."""
-    _, _, first, second = member.state
+    weights, _, first, second = member.state
     group = optimiser.param_groups[0]
     group["lr"] = float(member.adam["lr"][0])
     for parameter, place in zip(group["params"], member.layout.places, strict=True):
