@@ -233,7 +233,7 @@ def report_command(
         try:
             report.write(record, target)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            raise DataError(f"{folder / store.RECORD} is damaged: {error!r}; run again or restore a copy") from error
+            raise store.damaged(folder / store.RECORD, error) from error
         out.print(f"report: {escape(str(target))}", soft_wrap=True)
 
 

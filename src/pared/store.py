@@ -76,8 +76,8 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise DataError(
             f"{folder} is not a run folder: {RECORD} is missing; give a folder made by `pared run`"
         ) from error
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path} is damaged: {error}; run again or restore a copy") from error
+    except (ValueError, RecursionError, OSError) as error:
+        raise damaged(path, error) from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise DataError(f"{path} was not written by this version of pared; run again")
     for name, kind in PARTS.items():
@@ -109,10 +109,16 @@ def read_model(folder: Path) -> tuple[nn.Module, int, Scaler]:
             raise ValueError("scale must be positive, and both horizons the same")
     except FileNotFoundError as error:
         raise DataError(f"{folder} holds no network: {CONFIG} is missing; give a folder made by `pared run`") from error
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise DataError(f"{path} is damaged: {error!r}; run again or restore a copy") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
+        raise damaged(path, error) from error
     model = load(folder, config.network(len(scaler.columns), {}, seed=0))
     return model.eval(), config.window, scaler
+
+
+def damaged(path: Path, error: Exception) -> DataError:
+    """What to raise where a file of a run folder cannot be understood."""
+    why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    return DataError(f"{path} is damaged: {why}; run again or restore a copy")
 
 
 def _build(kind: type[T], table: Mapping[str, Any]) -> T:
@@ -121,7 +127,7 @@ def _build(kind: type[T], table: Mapping[str, Any]) -> T:
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
     for name, value in values.items():
         if name in hints and not _is_a(value, hints[name]):
-            raise ValueError(f"{name} = {value!r}")
+            raise ValueError(f"{name} cannot be {value!r}")
     return kind(**values)
 
 

@@ -205,7 +205,6 @@ def test_evaluation_is_the_mean_over_samples_in_chunks_and_restores_the_mode():
     assert math.isnan(evaluate_loss(net, Batch(batch.x[:0], batch.y[:0])))
 
 
-
 def test_a_validation_loss_beyond_all_numbers_counts_as_diverged():
     assert fit(model(), split(), TrainConfig(epochs=2, lr=1e30, optimiser="sgd")).diverged
 

@@ -1,0 +1,94 @@
+"""Ctrl-C keeps what is finished, leaves nothing where nothing is, and always leaves soon."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from commands import SMALL, command, environment, files, pared, write_csv
+
+pytestmark = pytest.mark.slow
+WAYS = [("lstm", 1), ("lstm", 2), ("gru", 1), ("gru", 2)]  # in this thread, in threads, in this thread, in processes
+
+
+@pytest.fixture
+def here(tmp_path) -> Path:
+    write_csv(tmp_path / "my.csv")
+    return tmp_path
+
+
+def interrupted(here: Path, stage: str, *words: object, presses: int = 1) -> tuple[int, str, float]:
+    """Starts a run, presses Ctrl-C two seconds after a stage began; returns exit code, messages, seconds to the end.
+
+    Like a terminal it signals the whole process group, so that workers hear it too.
+    """
+    log = here / "messages"
+    options = ("--column", "value", *SMALL, *words)
+    with log.open("w") as stream:
+        run = subprocess.Popen(
+            command("run", "my.csv", *options),
+            cwd=here,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=stream,
+            start_new_session=True,
+        )
+    try:
+        while stage not in log.read_text():
+            assert run.poll() is None, log.read_text()
+            time.sleep(0.05)
+        time.sleep(2)
+        pressed = time.monotonic()
+        for _ in range(presses):
+            os.killpg(run.pid, signal.SIGINT)
+            time.sleep(0.3)
+        code = run.wait(timeout=60)
+        took = time.monotonic() - pressed
+        time.sleep(1)
+        with pytest.raises(ProcessLookupError):  # no worker is left
+            os.killpg(run.pid, 0)
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+    text = log.read_text()
+    log.unlink()
+    return code, text, took
+
+
+@pytest.mark.parametrize(("cell", "jobs"), WAYS)
+def test_what_is_finished_is_kept(here, cell, jobs):
+    words = ("--cell", cell, "--jobs", jobs, "--refit-epochs", 10_000_000)
+    code, text, took = interrupted(here, "cutting and refitting", *words, presses=jobs)
+    assert code == 130
+    assert took < 10
+    assert "Traceback" not in text
+    assert "Interrupted. What 10 finished networks show is kept in runs/my-seed0" in text
+    folder = here / "runs" / "my-seed0"
+    assert {path.name for path in folder.iterdir()} == {"outcomes.json", "report.html"}
+    record = json.loads((folder / "outcomes.json").read_text())
+    assert {o["arm"] for o in record["outcomes"]} == {"full"}
+    assert len(record["outcomes"]) == len(record["blocks"]) == 10
+    assert all("validation.nrmse" in o["metrics"] for o in record["outcomes"])
+    assert not any(name.startswith("test.") for o in record["outcomes"] for name in o["metrics"])
+    assert "Interrupted" in record["finding"]
+    assert "interrupted" in record["notes"][0]
+    assert "Interrupted" in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_bytes()
+    assert pared("report", folder).exit_code == 0
+    assert (folder / "report.html").read_bytes() == page
+
+
+@pytest.mark.parametrize(("cell", "jobs"), WAYS)
+def test_nothing_is_left_where_nothing_was_finished(here, cell, jobs):
+    before = files(here)
+    words = ("--cell", cell, "--jobs", jobs, "--epochs", 10_000_000, "--out", "new/folder")
+    code, text, took = interrupted(here, "training the full networks", *words)
+    assert code == 130
+    assert took < 10
+    assert "Traceback" not in text
+    assert "nothing is left behind" in text
+    assert files(here) == before
