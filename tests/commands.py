@@ -11,7 +11,9 @@ from typer.testing import CliRunner, Result
 from pared.cli import app
 
 ROWS = 420
-SMALL = tuple("--quick --epochs 2 --recurrent 4,3 --dense 2 --window 3 --ratios 0.3 --jobs 1".split())
+SMALL = (
+    "--quick", "--epochs", "2", "--recurrent", "4,3", "--dense", "2", "--window", "3", "--ratios", "0.3", "--jobs", "1",
+)  # fmt: skip
 QUIET = {"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "100"}
 
 
