@@ -109,7 +109,7 @@ def test_damaged_plans_are_value_errors(what):
     [
         ("second.weight", 5, {"axis": 2}),
         ("second.weight", 6, {"axis": 0}),
-        ("second.weight", 4, {"axis": 0}),
+        ("second.weight", 4, {"axis": 0, "length": 4}),
         ("nowhere.weight", 5, {"axis": 0}),
         ("second.weight", 5, {"axis": 0, "offset": 1}),
     ],

@@ -2,31 +2,59 @@
 
 import copy
 from collections import defaultdict
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from pared.surgery.rules import resize
+from pared.models.attention import Attention
+from pared.surgery.resize import Loss, resized
 from pared.surgery.structure import Plan, Slice, Structure, StructureError, check_fits
 
 
 def cut(model: nn.Module, structure: Structure, plan: Plan) -> nn.Module:
     """A physically smaller copy: every entry that makes or reads a removed unit is gone.
 
-    Cost: one copy of the model. Raises StructureError when the plan does not fit the structure or the structure not the
-    model; the model passed in stays as it is, whatever happens.
+    A layer that cannot hold its new sizes is exchanged for one that can: `nn.MultiheadAttention` becomes
+    `pared.models.Attention`. Cost: one copy of the model. Raises StructureError when the plan does not fit the
+    structure or the structure not the model; the model passed in stays as it is, whatever happens.
     """
     small = _copy(model, structure, plan)
     gone: dict[tuple[str, int], set[int]] = defaultdict(set)
-    for s, indices in _touched(structure, plan):
-        gone[s.parameter, s.axis].update(indices)
-    for (parameter, axis), lost in gone.items():
-        tensor = _tensor(small, parameter)
-        kept = [i for i in range(tensor.shape[axis]) if i not in lost]
-        _replace(small, parameter, tensor.detach().index_select(axis, torch.tensor(kept, device=tensor.device)))
-    for path in {parameter.rpartition(".")[0] for parameter, _ in gone}:
-        resize(small.get_submodule(path))
-    return small
+    losses: list[Loss] = []
+    for s, width, units in _touched(structure, plan):
+        gone[s.parameter, s.axis].update(s.indices(width, units))
+        losses.append(Loss(s, width, len(units)))
+    kept = {}
+    for parameter in dict.fromkeys(parameter for parameter, _ in gone):
+        tensor = _tensor(small, parameter).detach()
+        for axis in range(tensor.dim()):
+            if lost := gone.get((parameter, axis)):
+                stay = torch.tensor([i for i in range(tensor.shape[axis]) if i not in lost], device=tensor.device)
+                tensor = tensor.index_select(axis, stay)
+        kept[parameter] = tensor
+    _replace_all(small, kept)
+    return _resized(small, losses)
+
+
+def _resized(model: nn.Module, losses: list[Loss]) -> nn.Module:
+    for path, module in list(model.named_modules()):
+        prefix = f"{path}." if path else ""
+        whole = isinstance(module, (nn.MultiheadAttention, Attention))  # its last projection is a layer of its own
+        own = [
+            loss for loss in losses
+            if loss.slice.parameter.startswith(prefix) and (whole or "." not in loss.slice.parameter[len(prefix) :])
+        ]  # fmt: skip
+        if not own:
+            continue
+        new = resized(module, own)
+        if new is not module and not path:
+            return new
+        if new is not module:
+            parent, _, leaf = path.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, new)
+    return model
 
 
 def mask(model: nn.Module, structure: Structure, plan: Plan) -> nn.Module:
@@ -35,11 +63,14 @@ def mask(model: nn.Module, structure: Structure, plan: Plan) -> nn.Module:
     Raises as `cut` does.
     """
     masked = _copy(model, structure, plan)
-    with torch.no_grad():
-        for s, indices in _touched(structure, plan):
-            if s.role == "out":
-                tensor = _tensor(masked, s.parameter)
-                tensor.index_fill_(s.axis, torch.tensor(indices, device=tensor.device), 0.0)
+    zeroed: dict[str, Tensor] = {}
+    for s, width, units in _touched(structure, plan):
+        if s.role == "out":
+            tensor = zeroed.get(s.parameter)
+            tensor = _tensor(masked, s.parameter).detach().clone() if tensor is None else tensor
+            indices = torch.tensor(s.indices(width, units), device=tensor.device)
+            zeroed[s.parameter] = tensor.index_fill_(s.axis, indices, 0.0)
+    _replace_all(masked, zeroed)
     return masked
 
 
@@ -63,9 +94,10 @@ def _copy(model: nn.Module, structure: Structure, plan: Plan) -> nn.Module:
     return copy.deepcopy(model)
 
 
-def _touched(structure: Structure, plan: Plan) -> list[tuple[Slice, list[int]]]:
+def _touched(structure: Structure, plan: Plan) -> list[tuple[Slice, int, tuple[int, ...]]]:
+    """(slice, width of its group, units that go) for every slice of a group that loses any."""
     return [
-        (s, s.indices(structure[name].width, units))
+        (s, structure[name].width, units)
         for name, units in structure.removed(plan).items()
         for s in structure[name].slices
     ]
@@ -78,9 +110,40 @@ def _tensor(model: nn.Module, name: str) -> Tensor:
     return tensor
 
 
-def _replace(model: nn.Module, name: str, tensor: Tensor) -> None:
-    path, _, leaf = name.rpartition(".")
-    module = model.get_submodule(path)
-    old = getattr(module, leaf)
-    new = nn.Parameter(tensor, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else tensor
-    setattr(module, leaf, new)
+def _replace_all(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Puts new tensors in the places of parameters and buffers, of tied ones in all of their places."""
+    places: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)
+    for module in model.modules():
+        for leaf, held in (*module._parameters.items(), *module._buffers.items()):
+            if held is not None:
+                places[id(held)].append((module, leaf))
+    for name, tensor in tensors.items():
+        path, _, leaf = name.rpartition(".")
+        module = model.get_submodule(path)
+        if parametrize.is_parametrized(module, leaf):
+            _parametrise(module, leaf, tensor, name)
+            continue
+        old = getattr(module, leaf)
+        new = nn.Parameter(tensor, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else tensor
+        for holder, own in places[id(old)]:
+            setattr(holder, own, new)
+    for recurrent in model.modules():
+        if isinstance(recurrent, nn.RNNBase):
+            recurrent._init_flat_weights()
+
+
+def _parametrise(module: nn.Module, leaf: str, tensor: Tensor, name: str) -> None:
+    """Gives a computed weight a new value through the inverse of its parametrisation, as weight_norm has one."""
+    try:
+        setattr(module, leaf, tensor)
+        alike = bool(torch.allclose(getattr(module, leaf), tensor, rtol=1e-5, atol=1e-7))
+    except (NotImplementedError, RuntimeError, ValueError) as error:
+        raise StructureError(
+            f"{name!r} is computed by a parametrisation that cannot take another shape ({error}); remove it first with "
+            "torch.nn.utils.parametrize.remove_parametrizations"
+        ) from error
+    if not alike:
+        raise StructureError(
+            f"{name!r} is computed by a parametrisation that cannot hold the cut weight; remove it first with "
+            "torch.nn.utils.parametrize.remove_parametrizations"
+        )

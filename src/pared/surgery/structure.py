@@ -3,9 +3,10 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 Role = Literal["in", "out"]
 
@@ -20,7 +21,8 @@ class Slice:
 
     Unit j owns the indices `offset + b * width * inner + j * inner + i` for b in range(blocks) and i in range(inner):
     `blocks` counts gates (4 in an LSTM, 3 in a GRU), `inner` the entries a unit keeps together. Role "in" makes the
-    unit, role "out" reads it. Raises ValueError for anything that is not such a row.
+    unit, role "out" reads it: zeroing these entries silences the unit. `length`, where it is known, is how many entries
+    the whole axis has before any cut. Raises ValueError for anything that is not such a row.
     """
 
     parameter: str
@@ -29,9 +31,10 @@ class Slice:
     blocks: int = 1
     inner: int = 1
     offset: int = 0
+    length: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        least = (self.axis, 0), (self.offset, 0), (self.blocks, 1), (self.inner, 1)
+        least = (self.axis, 0), (self.offset, 0), (self.blocks, 1), (self.inner, 1), (self.length or 0, 0)
         if (
             not isinstance(self.parameter, str)
             or self.role not in get_args(Role)
@@ -109,16 +112,26 @@ class Plan:
             raise ValueError(f"this is not a plan written by pared: {error!r}") from error
 
 
+class Note(NamedTuple):
+    """What became of a layer's units: the group they belong to, or None where they stay; and why."""
+
+    layer: str
+    units: int
+    group: str | None
+    why: str = ""
+
+
 @dataclass(frozen=True)
 class Structure:
     """The groups of a network that may be cut, in the order in which data flow through them.
 
     `equal` names groups that share one width because one module holds them (the layers of a multi-layer recurrent
-    module); a plan must keep the same number of units in each of them.
+    module); a plan must keep the same number of units in each of them. `notes` say of every layer what became of it.
     """
 
     groups: tuple[Group, ...]
     equal: tuple[tuple[str, ...], ...] = ()
+    notes: tuple[Note, ...] = field(default=(), compare=False)
 
     def __getitem__(self, name: str) -> Group:
         for group in self.groups:
@@ -136,6 +149,28 @@ class Structure:
     def units(self) -> int:
         """How many units the groups hold together."""
         return sum(group.width for group in self.groups)
+
+    def explain(self) -> str:
+        """Every layer that makes units, a line each: its group, what is coupled with it, or why it cannot be cut."""
+        together: dict[str, list[str]] = {}
+        for note in self.notes:
+            if note.group is not None and note.layer != note.group:
+                together.setdefault(note.group, []).append(note.layer)
+        lines = []
+        for layer, units, group, why in self.notes:
+            if group is None:
+                lines.append((layer, units, f"stays: {why}"))
+                continue
+            text = f"cut as {group!r}" if group == layer else f"moves with {group!r}"
+            if group == layer and group in together:
+                text += f", with it {', '.join(together[group])}"
+            if why:
+                text += f"; not exact: {why}"
+            lines.append((layer, units, text))
+        for names in self.equal:
+            lines.append((names[0], self[names[0]].width, f"one module gives one width to {', '.join(names)}"))
+        wide = max((len(layer) for layer, _, _ in lines), default=0)
+        return "\n".join(f"{layer:{wide}}  {units:5d} units  {text}" for layer, units, text in lines)
 
     def bind(self, plan: Plan) -> Plan:
         """The plan with the slices it touches, after checking that it fits this structure."""
@@ -172,7 +207,7 @@ def _check_plan(plan: Plan, structure: Structure) -> None:
 
 def check_fits(model: nn.Module, structure: Structure) -> None:
     """Raises StructureError unless every slice lies within a parameter or buffer of the model."""
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    tensors = _tensors(model)
     for group in structure:
         for s in group.slices:
             if s.parameter not in tensors:
@@ -182,10 +217,20 @@ def check_fits(model: nn.Module, structure: Structure) -> None:
                 )
             shape = tuple(tensors[s.parameter].shape)
             end = s.offset + s.blocks * group.width * s.inner
-            whole = s.role == "in" or s.blocks > 1  # readers may read other groups beside this one
-            if s.axis >= len(shape) or shape[s.axis] < end or (whole and shape[s.axis] != end):
+            if s.axis >= len(shape) or shape[s.axis] < end or s.length not in (None, shape[s.axis]):
                 raise StructureError(
-                    f"group {group.name!r} takes {end} entries of axis {s.axis} of {s.parameter!r}, "
+                    f"group {group.name!r} takes {s.length or end} entries of axis {s.axis} of {s.parameter!r}, "
                     f"which is shaped {shape}; use the structure or plan of this very network "
                     "(a fresh, uncut one for replay and load)"
                 )
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters, buffers, and weights computed by parametrisations, by name."""
+    found: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    found |= dict(model.named_buffers(remove_duplicate=False))
+    for path, module in model.named_modules():
+        if parametrize.is_parametrized(module):
+            for leaf in module.parametrizations:
+                found[f"{path}.{leaf}".lstrip(".")] = getattr(module, leaf)
+    return found

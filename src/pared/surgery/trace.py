@@ -1,15 +1,19 @@
 """From a module and an example to its structure: torch.fx writes the graph, the rules follow the units through it."""
 
 import copy
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils import parametrize, rnn
 
-from pared.surgery import rules
-from pared.surgery.rules import Builder, States
+from pared.surgery.atoms import Atoms, Axis, Layout, Size, Spoiled, States, Traced
+from pared.surgery.rules import MODULES, OPERATIONS
+from pared.surgery.rules.layouts import labelled, unlabelled
 from pared.surgery.structure import Structure, StructureError
 
 
@@ -18,34 +22,43 @@ def trace(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Structure:
 
     `example` is one input of the model (or a sequence of its positional inputs); its values do not matter, its shape
     does. The model's inputs and outputs keep their sizes. Returns a `Structure` whose groups stand in the order of the
-    data flow. Cost: one symbolic trace and one forward pass. Raises StructureError, naming the place, at an operation
-    without a rule, at weights that two modules share, or a control flow that depends on data; nothing is guessed. The
-    model and the global random state stay as they are.
+    data flow; `structure.explain()` says of every layer what became of it. Cost: one symbolic trace and one forward
+    pass. Raises StructureError, naming the place, at an operation without a rule or a control flow that depends on
+    data; nothing is guessed. The model and the global random state stay as they are.
     """
     inputs = (example,) if isinstance(example, Tensor) else tuple(example)
+    private = private_copy(model)
+    atoms = Atoms(private)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        if kind_of(private) in MODULES:
+            _look_at_layer(private, atoms, inputs)
+        else:
+            Walk(_graph(private), atoms).run(*inputs)
+    structure = atoms.structure()
+    if not structure.groups:
+        raise StructureError(
+            f"{type(model).__name__} has no hidden units that can be cut: "
+            "every layer's output is an output of the model or meets something that cannot shrink\n"
+            + structure.explain()
+        )
+    return structure
+
+
+def private_copy(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode, to be looked at. Raises StructureError for a model that cannot be copied."""
     try:
-        private = copy.deepcopy(model).eval()
+        return copy.deepcopy(model).eval()
     except RuntimeError as error:
         raise StructureError(
             f"{type(model).__name__} cannot be copied, because it holds tensors that carry gradients, such as computed "
             "weights (torch.nn.utils.prune, weight_norm) or kept states; make the weights plain or detach the states"
         ) from error
-    builder = Builder()
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        _Walk(_graph(private), builder).run(*inputs)
-    structure = builder.structure()
-    if not structure.groups:
-        raise StructureError(
-            f"{type(model).__name__} has no hidden units that can be cut: "
-            "every layer's output is an output of the model or meets something that cannot shrink"
-        )
-    _check_untied(model, structure)
-    return structure
 
 
 def _graph(model: nn.Module) -> fx.GraphModule:
     try:
-        return fx.GraphModule(model, _Tracer().trace(model))
+        tracer = _Tracer(autowrap_modules=(math, rnn))  # type: ignore[arg-type]
+        return fx.GraphModule(model, tracer.trace(model))
     except Exception as error:  # fx passes on whatever the user's forward raises when it is run with symbols
         raise StructureError(
             f"torch.fx cannot follow {type(model).__name__}.forward: {error}; "
@@ -53,29 +66,50 @@ def _graph(model: nn.Module) -> fx.GraphModule:
         ) from error
 
 
-def _check_untied(model: nn.Module, structure: Structure) -> None:
-    touched = {s.parameter for group in structure for s in group.slices}
-    names: dict[Tensor, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(parameter, []).append(name)
-    for tied in names.values():
-        owners = {model.get_submodule(name.rpartition(".")[0]) for name in tied}
-        if len(owners) > 1 and touched & set(tied):
-            raise StructureError(f"{' and '.join(tied)} are one weight in two places, which pared cannot cut; untie it")
-
-
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m) in rules.MODULES or super().is_leaf_module(m, module_qualified_name)
+        return kind_of(m) in MODULES or (super().is_leaf_module(m, module_qualified_name) and not _is_container(m))
 
 
-class _Walk(fx.Interpreter):
+def _look_at_layer(model: nn.Module, atoms: Atoms, inputs: Sequence[Tensor]) -> None:
+    """A model that is itself a layer with a rule of its own, such as a transformer's."""
+    atoms.place = f"the layer {type(model).__name__}"
+    value = model(*inputs)
+    layout = MODULES[kind_of(model)](atoms, value, "", model, *(Traced(x, unlabelled(x)) for x in inputs))
+    protect(atoms, layout, value)
+
+
+def protect(atoms: Atoms, layout: Any, value: Any) -> None:
+    """What the network returns keeps its size."""
+    if isinstance(layout, (Layout, States)):
+        for axis in _axes(layout):
+            atoms.fix(axis, "is an output of the network")
+    elif isinstance(layout, dict):
+        for key, part in layout.items():
+            protect(atoms, part, value[key])
+    elif isinstance(layout, tuple):
+        for part in layout:
+            protect(atoms, part, None)
+    elif isinstance(layout, Spoiled):
+        atoms.fix(layout.atoms, layout.why)
+
+
+def kind_of(module: nn.Module) -> type[nn.Module]:
+    """A module's class, as it was before its weights were parametrised."""
+    return parametrize.type_before_parametrizations(module)
+
+
+def _is_container(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
+
+
+class Walk(fx.Interpreter):
     """Runs the graph on the example and keeps a layout for each node's value."""
 
-    def __init__(self, module: fx.GraphModule, builder: Builder) -> None:
+    def __init__(self, module: fx.GraphModule, atoms: Atoms) -> None:
         super().__init__(module, garbage_collect_values=False)
         self.extra_traceback = False
-        self.builder = builder
+        self.atoms = atoms
         self.layouts: dict[fx.Node, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -84,94 +118,180 @@ class _Walk(fx.Interpreter):
         return value
 
     def _layout(self, node: fx.Node, value: Any) -> Any:
-        if node.op in ("placeholder", "get_attr"):
-            return _unlabelled(value)
+        if node.op == "placeholder":
+            return unlabelled(value)
+        if node.op == "get_attr":
+            return self._attribute(str(node.target), value)
         if node.op == "output":
             self._protect(node.args)
             return None
+        arguments, options = self._traced(node.args), self._traced(node.kwargs)
         if node.op == "call_module":
-            return self._module_layout(node, value)
-        return self._operation_layout(node, value)
+            return self._module_layout(node, value, arguments, options)
+        return self._operation_layout(node, value, arguments, options)
 
-    def _module_layout(self, node: fx.Node, value: Any) -> Any:
+    def _attribute(self, name: str, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return unlabelled(value)
+        if id(value) in self.atoms.names:
+            return self.atoms.parameter(name, value)
+        path, _, leaf = name.rpartition(".")
+        module = self.atoms.model.get_submodule(path)
+        if parametrize.is_parametrized(module, leaf):
+            return self.atoms.parameter(name, value)
+        return unlabelled(value)
+
+    def _traced(self, argument: Any) -> Any:
+        if isinstance(argument, fx.Node):
+            return Traced(self.env[argument], self.layouts[argument])
+        if isinstance(argument, (tuple, list)):
+            return type(argument)(map(self._traced, argument))
+        if isinstance(argument, dict):
+            return {key: self._traced(item) for key, item in argument.items()}
+        if isinstance(argument, slice):
+            return slice(*map(self._traced, (argument.start, argument.stop, argument.step)))
+        return argument
+
+    def _module_layout(self, node: fx.Node, value: Any, arguments: Any, options: Any) -> Any:
         name = str(node.target)
         module = self.module.get_submodule(name)
-        rule = rules.MODULES.get(type(module))
-        if rule is not None:
-            if len(node.args) != 1 or node.kwargs:
-                raise StructureError(
-                    f"{name!r} is given initial states or further arguments, which pared cannot follow yet"
-                )
-            entering = self._tensor_layout(self._node(node.args[0]), f"the layer {name!r}")
-            return rule(self.builder, name, module, entering)
-        if isinstance(module, rules.POINTWISE_MODULES):
-            return self.layouts[self._node(node.args[0])]
-        return self._without_rule(node, value, f"the layer {name!r} ({type(module).__name__})")
+        self.atoms.place = f"the layer {name!r}"
+        rule = MODULES.get(kind_of(module))
+        if rule is None:
+            return self._without_rule(value, f"the layer {name!r} ({type(module).__name__})", arguments, options)
+        check_plain(name, module)
+        return self._applied(rule, value, (name, module, *arguments), options)
 
-    def _operation_layout(self, node: fx.Node, value: Any) -> Any:
-        target: str | Callable[..., Any] = node.target
-        place = f"the operation {node.name!r}"
-        if target is operator.getitem:
-            source, index = node.args
-            layout = self.layouts[self._node(source)]
-            if isinstance(self.env[self._node(source)], tuple):
-                return layout[index]
-            return rules.indexed(layout, index, place)
-        tensors = [source for source in node.all_input_nodes if isinstance(self.env[source], Tensor)]
-        pointwise = rules.POINTWISE_METHODS if node.op == "call_method" else rules.POINTWISE_FUNCTIONS
-        if target in pointwise and len(tensors) == 1:
-            return self.layouts[tensors[0]]
-        if target in rules.JOINING or (node.op == "call_method" and target in rules.JOINING_METHODS):
-            met = [(self._tensor_layout(source, place), self.env[source]) for source in tensors]
-            return rules.joined(self.builder, place, value, met)
-        return self._without_rule(node, value, place)
+    def _operation_layout(self, node: fx.Node, value: Any, arguments: Any, options: Any) -> Any:
+        self.atoms.place = f"the operation {node.name!r}"
+        name = operation_name(node.target)
+        if name == "getattr":
+            name, arguments = arguments[1], arguments[:1]
+            if not isinstance(arguments[0], Traced) or not isinstance(arguments[0].value, Tensor):
+                name = ""
+        if not isinstance(value, (Tensor, tuple, list)) or isinstance(value, torch.Size):
+            counted = self._counted(name, value, arguments, options)
+            if counted is not None:
+                return counted
+        if isinstance(value, Tensor) and name not in _TAKES_SIZES:
+            self._mix_sizes((*arguments, *options.values()))
+        rule = OPERATIONS.get(name) if _is_torch(node.target) else None
+        if rule is None:
+            return self._without_rule(value, self.atoms.place, arguments, options)
+        return self._applied(rule, value, arguments, options)
 
-    def _without_rule(self, node: fx.Node, value: Any, place: str) -> Any:
-        """Harmless for an operation that no unit flows into; else refused."""
-        units = sorted({group for source in node.all_input_nodes for group in _groups(self.layouts[source])})
-        if units:
+    def _applied(self, rule: Callable[..., Any], value: Any, arguments: Any, options: Any) -> Any:
+        try:
+            return rule(self.atoms, value, *arguments, **options)
+        except TypeError as error:
             raise StructureError(
-                f"pared has no rule for {place}, which takes the units of {', '.join(units)}; "
+                f"pared's rule for {self.atoms.place} does not know how it is called here: {error}; "
+                "call it in the usual way or write the Structure by hand"
+            ) from error
+
+    def _counted(self, name: str, value: Any, arguments: Any, options: Any) -> Any:
+        """A number computed from sizes remembers what it counts."""
+        if name in ("size", "shape", "sym_size"):
+            return None
+        sizes = [s for s in _flat((*arguments, *options.values())) if isinstance(s, Traced) and _is_size(s)]
+        carrying = [s for s in sizes if (s.layout.atoms > 0).any()]
+        if name == "getitem" and isinstance(arguments[0].layout, tuple) and isinstance(arguments[1], (int, slice)):
+            return arguments[0].layout[arguments[1]]
+        if len(carrying) > 1:
+            for size in carrying[1:]:
+                self.atoms.fix(size.layout.atoms, f"is counted together with another width in {self.atoms.place}")
+        if sizes and isinstance(value, (int, float)):
+            return carrying[0].layout if carrying else sizes[0].layout
+        return None
+
+    def _mix_sizes(self, arguments: Any) -> None:
+        for size in _flat(arguments):
+            if isinstance(size, Traced) and _is_size(size):
+                self.atoms.mix(size.layout.atoms, f"{self.atoms.place} computes with the number of units")
+
+    def _without_rule(self, value: Any, place: str, arguments: Any, options: Any) -> Any:
+        """Harmless for an operation that no unit flows into; else refused."""
+        entering = [t for t in _flat((*arguments, *options.values())) if isinstance(t, Traced) and labelled(t.layout)]
+        made = {name for t in entering for name in self._names(t.layout)}
+        if made:
+            raise StructureError(
+                f"pared has no rule for {place}, which takes the units of {', '.join(sorted(made))}; "
                 "replace it by supported layers or write the Structure by hand"
             )
-        if node.op == "call_module" and any(True for _ in self.module.get_submodule(str(node.target)).parameters()):
-            raise StructureError(f"pared has no rule for {place}; replace it or write the Structure by hand")
-        return _unlabelled(value)
+        return unlabelled(value)
+
+    def _names(self, layout: Any) -> list[str]:
+        carried = np.concatenate(_axes(layout) or [np.zeros(0, np.int64)])
+        return [name for name, axis in self.atoms.made if np.isin(axis[axis > 0], carried).any()] or ["a parameter"]
 
     def _protect(self, value: Any) -> None:
         for node in _nodes(value):
-            for group in _groups(self.layouts[node]):
-                self.builder.protect(group)
-
-    def _tensor_layout(self, node: fx.Node, place: str) -> rules.Layout:
-        layout: rules.Layout | States = self.layouts[node]
-        if isinstance(layout, States):
-            raise StructureError(f"{place} takes the final states of all layers at once; take one, as in h_n[-1]")
-        return layout
-
-    @staticmethod
-    def _node(argument: Any) -> fx.Node:
-        if not isinstance(argument, fx.Node):
-            raise StructureError(f"pared expected a tensor, got the constant {argument!r}")
-        return argument
+            protect(self.atoms, self.layouts[node], self.env[node])
 
 
-def _unlabelled(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return (None,) * value.dim()
-    if isinstance(value, (tuple, list)):
-        return tuple(_unlabelled(v) for v in value)
-    return None
+_TAKES_SIZES = {
+    "view", "reshape", "expand", "unflatten", "zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full",
+    "new_empty", "repeat", "split", "layer_norm", "rms_norm", "getitem", "size", "shape", "randn", "rand",
+    "_unsafe_view",
+}  # fmt: skip
 
 
-def _groups(layout: Any) -> set[str]:
+def operation_name(target: Any) -> str:
+    """The common name of a function, a method and an ATen operation; in-place forms are named as the others."""
+    if isinstance(target, str):
+        name = target
+    elif isinstance(target, torch._ops.OpOverload):
+        name = target._schema.name.split("::")[1]
+    else:
+        name = getattr(target, "__name__", "")
+    if target in (operator.iadd, operator.isub, operator.imul, operator.itruediv):
+        name = name.removeprefix("i")
+    return name if name.startswith("_") else name.rstrip("_")
+
+
+def _is_torch(target: Any) -> bool:
+    """Whether a function is PyTorch's or Python's own, not one of the user's with a name like theirs."""
+    if isinstance(target, (str, torch._ops.OpOverload)):
+        return True
+    home = getattr(target, "__module__", None) or ""
+    return home.partition(".")[0] in ("", "torch", "_operator", "builtins", "math")
+
+
+def check_plain(name: str, module: nn.Module) -> None:
+    """Raises StructureError for a layer whose weights hooks compute before each pass."""
+    computed = [hook for hook in module._forward_pre_hooks.values() if hasattr(hook, "apply") or hasattr(hook, "name")]
+    if computed:
+        held = (*module._parameters, *module._buffers)
+        extra = sorted(name for name in held if name.endswith(("_orig", "_mask", "_g", "_v")))
+        raise StructureError(
+            f"{name!r} holds {', '.join(extra) or 'hooks'}: its weights are computed by hooks (torch.nn.utils.prune, "
+            "weight_norm), which pared cannot cut; make them plain first, as with torch.nn.utils.prune.remove, or use "
+            "torch.nn.utils.parametrizations"
+        )
+
+
+def _is_size(traced: Traced) -> bool:
+    return isinstance(traced.layout, Size)
+
+
+def _axes(layout: Any) -> list[Axis]:
+    if isinstance(layout, Layout):
+        return list(layout.axes)
     if isinstance(layout, States):
-        return _groups(layout.layers)
-    if isinstance(layout, rules.Segment):
-        return {layout.group} if layout.group is not None else set()
+        return [axis for layer in layout.layers for axis in layer.axes]
+    if isinstance(layout, dict):
+        return [axis for part in layout.values() for axis in _axes(part)]
     if isinstance(layout, tuple):
-        return set().union(*map(_groups, layout))
-    return set()
+        return [axis for part in layout for axis in _axes(part)]
+    return []
+
+
+def _flat(arguments: Any) -> list[Any]:
+    if isinstance(arguments, (tuple, list)) and not isinstance(arguments, Traced):
+        return [item for part in arguments for item in _flat(part)]
+    if isinstance(arguments, slice):
+        return _flat((arguments.start, arguments.stop, arguments.step))
+    return [arguments]
 
 
 def _nodes(value: Any) -> list[fx.Node]:

@@ -1,0 +1,178 @@
+"""Recurrent modules and cells: a unit owns a row in every gate and reads its own past."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from pared.surgery.atoms import Atoms, Axis, Layout, Rows, States, Traced, still
+from pared.surgery.rules.layouts import layout_of, module_parameter
+from pared.surgery.structure import StructureError
+
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+def recurrent(
+    atoms: Atoms, out: Any, name: str, module: nn.RNNBase, input: Traced, hx: Traced | None = None
+) -> tuple[Any, Any]:
+    """Every layer and direction reads the layer below and itself; a projection puts a second width between them.
+
+    All layers of one module share one width (`hidden_size`), and one width of projections.
+    """
+    if getattr(module, "batch_sizes", None) is not None:
+        raise StructureError(f"{name!r} keeps batch sizes")
+    initial = _initial(atoms, module, hx)
+    packed = isinstance(input.value, PackedSequence)
+    entering = input.layout[0] if packed else layout_of(atoms, input)
+    below: tuple[Axis, Rows] = (entering.axes[-1], entering.silent[-1])
+    states: list[tuple[Axis, Rows]] = []
+    cells: list[Axis] = []
+    directions = 2 if module.bidirectional else 1
+    for layer in range(module.num_layers):
+        made: list[tuple[Axis, Rows]] = []
+        for direction in range(directions):
+            suffix = f"l{layer}" + ("_reverse" if direction else "")
+            cell, unit = _layer(atoms, name, module, suffix, below)
+            for axis, start in zip((unit[0], cell), initial[len(made) + layer * directions], strict=False):
+                atoms.couple(axis, start)
+            made.append(unit)
+            cells.append(cell)
+        states += made
+        below = (np.concatenate([axis for axis, _ in made]), made[0][1] if directions == 1 else None)
+    _equal(atoms, cells)
+    if module.proj_size:
+        _equal(atoms, [axis for axis, _ in states])
+    return _outputs(module, out, entering, below, states, cells, packed)
+
+
+def _equal(atoms: Atoms, axes: Sequence[Axis]) -> None:
+    if len(axes) > 1:
+        atoms.equal.append(tuple(axes))
+
+
+def _initial(atoms: Atoms, module: nn.RNNBase, hx: Traced | None) -> list[list[Axis]]:
+    """The atoms of the initial states: for each layer and direction (h,) or (h, c)."""
+    count = module.num_layers * (2 if module.bidirectional else 1)
+    if hx is None:
+        return [[] for _ in range(count)]
+    if isinstance(module, nn.LSTM):
+        pair = hx if not isinstance(hx, Traced) else _unpaired(hx)
+        parts = [_by_layer(atoms, part, count) for part in pair]
+    else:
+        parts = [_by_layer(atoms, hx, count)]
+    return [list(axes) for axes in zip(*parts, strict=True)]
+
+
+def _unpaired(hx: Traced) -> Sequence[Traced]:
+    return [Traced(value, layout) for value, layout in zip(hx.value, hx.layout, strict=True)]
+
+
+def _by_layer(atoms: Atoms, state: Traced, count: int) -> list[Axis]:
+    if isinstance(state.layout, States):
+        return [layer.axes[-1] for layer in state.layout.layers]
+    return [layout_of(atoms, state).axes[-1]] * count
+
+
+def _layer(
+    atoms: Atoms, name: str, module: nn.RNNBase, suffix: str, below: tuple[Axis, Rows]
+) -> tuple[Axis, tuple[Axis, Rows]]:
+    """The cells of one layer and direction, and its units, which are the cells unless they are projected."""
+    weights = {
+        leaf: module_parameter(atoms, name, module, f"{leaf}_{suffix}")
+        for leaf in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+    }
+    gates = GATES[module.mode.split("_")[0]]
+    group = f"{name}.{suffix}" if name else suffix
+    reading, own = weights["weight_ih"], weights["weight_hh"]
+    assert reading is not None
+    assert own is not None
+    cells = _gated(atoms, [w for leaf, w in weights.items() if leaf != "weight_hr" and w is not None], gates)
+    _read(atoms, reading, below[0])
+    projection = weights["weight_hr"]
+    if projection is None:
+        _read(atoms, own, cells)
+        atoms.make(group, cells)
+        return cells, (cells, None)
+    _read(atoms, projection, cells)
+    units = layout_of(atoms, projection)
+    _read(atoms, own, units.axes[0])
+    atoms.make(f"{group}.cells", cells)
+    atoms.make(group, units.axes[0])
+    return cells, (units.axes[0], units.silent[0])
+
+
+def _gated(atoms: Atoms, weights: Sequence[Traced], gates: int) -> Axis:
+    """Couples the gates' rows of each unit; returns the units."""
+    first: Axis = layout_of(atoms, weights[0]).axes[0].reshape(gates, -1)[0]
+    for weight in weights:
+        for block in layout_of(atoms, weight).axes[0].reshape(gates, -1):
+            atoms.couple(first, block)
+    return first
+
+
+def _read(atoms: Atoms, weight: Traced, units: Axis) -> None:
+    layout = layout_of(atoms, weight)
+    atoms.couple(units, layout.axes[1])
+    atoms.reads(layout.silent[1], np.where(units > 0, layout.axes[1], 0))
+
+
+def _outputs(
+    module: nn.RNNBase,
+    out: Any,
+    entering: Layout,
+    above: tuple[Axis, Rows],
+    states: Sequence[tuple[Axis, Rows]],
+    cells: Sequence[Axis],
+    packed: bool,
+) -> tuple[Any, Any]:
+    samples = still((out[1][0] if isinstance(module, nn.LSTM) else out[1]).shape[1:-1])
+
+    def state(axis: Axis, rows: Rows) -> Layout:
+        return Layout((*samples.axes, axis), (*samples.silent, rows))
+
+    whole: Any = Layout((*entering.axes[:-1], above[0]), (*(None,) * (len(entering.axes) - 1), above[1]))
+    whole = (whole, *(None,) * 3) if packed else whole
+    h = States(tuple(state(axis, rows) for axis, rows in states))
+    return whole, (h, States(tuple(state(axis, None) for axis in cells))) if isinstance(module, nn.LSTM) else h
+
+
+def cell(atoms: Atoms, out: Any, name: str, module: nn.RNNCellBase, input: Traced, hx: Any = None) -> Any:
+    """One step: as a layer, with the state handed in and out."""
+    weights = {
+        leaf: module_parameter(atoms, name, module, leaf) for leaf in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    }
+    kind = type(module).__name__.removesuffix("Cell")
+    reading, own = weights["weight_ih"], weights["weight_hh"]
+    assert reading is not None
+    assert own is not None
+    units = _gated(atoms, [w for w in weights.values() if w is not None], GATES[kind])
+    entering = layout_of(atoms, input)
+    _read(atoms, reading, entering.axes[-1])
+    _read(atoms, own, units)
+    atoms.make(name or "cell", units)
+    if hx is not None:
+        given = (
+            hx
+            if isinstance(hx, (tuple, list)) and not isinstance(hx, Traced)
+            else (_unpaired(hx) if kind == "LSTM" else [hx])
+        )
+        for state in given:
+            atoms.couple(units, layout_of(atoms, state).axes[-1])
+    shape = (out[0] if isinstance(out, tuple) else out).shape[:-1]
+    layout = Layout((*still(shape).axes, units), (None,) * (len(shape) + 1))
+    return (layout, layout) if isinstance(out, tuple) else layout
+
+
+def packed(atoms: Atoms, out: PackedSequence, input: Traced, *more: Any, **options: Any) -> Any:
+    """`pack_padded_sequence`: samples and steps become one axis."""
+    layout = layout_of(atoms, input)
+    return (Layout((np.zeros(len(out.data), np.int64), *layout.axes[2:]), (None, *layout.silent[2:])), None, None, None)
+
+
+def padded_again(atoms: Atoms, out: tuple[Tensor, Tensor], sequence: Traced, *more: Any, **options: Any) -> Any:
+    """`pad_packed_sequence`: back again; what is filled in is zero."""
+    layout = sequence.layout[0]
+    axes = still(out[0].shape[:2]).axes
+    return Layout((*axes, *layout.axes[1:]), (None, None, *layout.silent[1:])), None
