@@ -113,7 +113,7 @@ REFUSED = {
     "mean over units": (row(lambda m, x: m.a(x).mean(-1)), "'mean' reduces over its units"),
     "summed directions": (window(lambda m, x: m.wide(x)[0].sum(-1)), "'sum_1' sums over its units"),
     "branch on data": (row(lambda m, x: m.last(m.a(x)) if x.sum() > 0 else m.last(m.c(x))), "cannot follow"),
-    "unknown layer": (row(lambda m, x: m.one(m.pair(m.a(x), m.c(x)))), "'pair' .Bilinear.*units of a, c"),
+    "unknown layer": (row(lambda m, x: m.one(m.pair(m.a(x), m.c(x)))), "'bilinear' in 'pair'.*units of a, .*c"),
     "no hidden units": (row(lambda m, x: m.a(x)), "no hidden units"),
     "hidden units are outputs": (row(lambda m, x: (m.last(h := m.a(x)), {"h": [h]})), "no hidden units"),
 }

@@ -99,9 +99,14 @@ class Remark(NamedTuple):
 
 @dataclass
 class Atoms:
-    """Collects what a trace finds; `structure` turns it into groups and slices."""
+    """Collects what a trace finds; `structure` turns it into groups and slices.
+
+    `literal` says that the graph knows all sizes as numbers, so that a number does not mean that the code holds it.
+    """
 
     model: nn.Module
+    literal: bool = False
+    place: str = ""
     rows: dict[Row, Axis] = field(default_factory=dict)
     read: dict[Row, list[Axis]] = field(default_factory=dict)
     made: list[tuple[str, Axis]] = field(default_factory=list)
@@ -109,7 +114,6 @@ class Atoms:
     fixed: list[Remark] = field(default_factory=list)
     mixed: list[Remark] = field(default_factory=list)
     equal: list[tuple[Axis, ...]] = field(default_factory=list)
-    place: str = ""
     count: int = 1
 
     def __post_init__(self) -> None:

@@ -50,12 +50,19 @@ def channels_module(atoms: Atoms, out: Tensor, name: str, module: nn.Module, inp
 
 def groups_module(atoms: Atoms, out: Tensor, name: str, module: nn.GroupNorm, input: Traced) -> Layout:
     """Whole groups of channels are exact; one group for all mixes the channels as layer normalisation does."""
-    layout = layout_of(atoms, input)
     own = [module_parameter(atoms, name, module, leaf) for leaf in ("weight", "bias")]
-    if module.num_groups == 1:
+    if own[0] is None and module.num_groups > 1:
+        atoms.fix(layout_of(atoms, input).axes[1], f"{atoms.place} has no weights that could tell how many groups stay")
+    return in_groups(atoms, input, module.num_groups, own)
+
+
+def in_groups(atoms: Atoms, input: Traced, groups: int, own: Sequence[Traced | None]) -> Layout:
+    """Group normalisation with its weight and bias."""
+    layout = layout_of(atoms, input)
+    if groups == 1:
         atoms.mix(layout.axes[1], f"{atoms.place} mixes its units")
     elif (layout.axes[1] > 0).all():
-        _alike(atoms, layout.axes[1], module.num_channels // module.num_groups)
+        _alike(atoms, layout.axes[1], len(layout.axes[1]) // groups)
     else:
         atoms.fix(layout.axes[1], f"shares a group of {atoms.place} with channels that stay")
     return _scaled(atoms, layout, 1, own, affine=2)
@@ -101,6 +108,9 @@ def last_axes_function(
     return last_axes(atoms, out, input, shape, *own, **options)
 
 
-def last_axes_module(atoms: Atoms, out: Tensor, name: str, module: nn.Module, input: Traced) -> Layout:
+def last_axes_module(atoms: Atoms, out: Tensor, name: str, module: nn.LayerNorm | nn.RMSNorm, input: Traced) -> Layout:
     own = [module_parameter(atoms, name, module, leaf) for leaf in ("weight", "bias")]
+    if own[0] is None:
+        for axis in layout_of(atoms, input).axes[-len(module.normalized_shape) :]:
+            atoms.fix(axis, f"{atoms.place} has no weights that could tell how wide it is")
     return last_axes(atoms, out, input, module.normalized_shape, *own)

@@ -12,6 +12,7 @@ from pared.surgery.rules.layouts import layout_of, module_parameter
 from pared.surgery.structure import StructureError
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
 
 
 def recurrent(
@@ -29,12 +30,14 @@ def recurrent(
     below: tuple[Axis, Rows] = (entering.axes[-1], entering.silent[-1])
     states: list[tuple[Axis, Rows]] = []
     cells: list[Axis] = []
-    directions = 2 if module.bidirectional else 1
+    directions, gates = 2 if module.bidirectional else 1, GATES[module.mode.split("_")[0]]
     for layer in range(module.num_layers):
         made: list[tuple[Axis, Rows]] = []
         for direction in range(directions):
             suffix = f"l{layer}" + ("_reverse" if direction else "")
-            cell, unit = _layer(atoms, name, module, suffix, below)
+            leaves = [f"{leaf}_{suffix}" for leaf in WEIGHTS]
+            weights = [module_parameter(atoms, name, module, leaf) for leaf in leaves]
+            cell, unit = one_layer(atoms, f"{name}.{suffix}".lstrip("."), weights, gates, below)
             for axis, start in zip((unit[0], cell), initial[len(made) + layer * directions], strict=False):
                 atoms.couple(axis, start)
             made.append(unit)
@@ -75,22 +78,18 @@ def _by_layer(atoms: Atoms, state: Traced, count: int) -> list[Axis]:
     return [layout_of(atoms, state).axes[-1]] * count
 
 
-def _layer(
-    atoms: Atoms, name: str, module: nn.RNNBase, suffix: str, below: tuple[Axis, Rows]
+def one_layer(
+    atoms: Atoms, group: str, weights: Sequence[Traced | None], gates: int, below: tuple[Axis, Rows]
 ) -> tuple[Axis, tuple[Axis, Rows]]:
-    """The cells of one layer and direction, and its units, which are the cells unless they are projected."""
-    weights = {
-        leaf: module_parameter(atoms, name, module, f"{leaf}_{suffix}")
-        for leaf in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
-    }
-    gates = GATES[module.mode.split("_")[0]]
-    group = f"{name}.{suffix}" if name else suffix
-    reading, own = weights["weight_ih"], weights["weight_hh"]
+    """The cells of one layer and direction, and its units, which are the cells unless they are projected.
+
+    `weights` stand in the order of `WEIGHTS`.
+    """
+    reading, own, *biases, projection = weights
     assert reading is not None
     assert own is not None
-    cells = _gated(atoms, [w for leaf, w in weights.items() if leaf != "weight_hr" and w is not None], gates)
+    cells = _gated(atoms, [w for w in (reading, own, *biases) if w is not None], gates)
     _read(atoms, reading, below[0])
-    projection = weights["weight_hr"]
     if projection is None:
         _read(atoms, own, cells)
         atoms.make(group, cells)
@@ -140,26 +139,33 @@ def _outputs(
 
 def cell(atoms: Atoms, out: Any, name: str, module: nn.RNNCellBase, input: Traced, hx: Any = None) -> Any:
     """One step: as a layer, with the state handed in and out."""
-    weights = {
-        leaf: module_parameter(atoms, name, module, leaf) for leaf in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    }
+    weights = [module_parameter(atoms, name, module, leaf) for leaf in WEIGHTS]
     kind = type(module).__name__.removesuffix("Cell")
-    reading, own = weights["weight_ih"], weights["weight_hh"]
-    assert reading is not None
-    assert own is not None
-    units = _gated(atoms, [w for w in weights.values() if w is not None], GATES[kind])
+    return one_step(atoms, out, name or "cell", weights, GATES[kind], input, _given(hx, kind == "LSTM"))
+
+
+def _given(hx: Any, pair: bool) -> Sequence[Traced]:
+    if hx is None:
+        return ()
+    if isinstance(hx, (tuple, list)) and not isinstance(hx, Traced):
+        return hx
+    return _unpaired(hx) if pair else [hx]
+
+
+def one_step(
+    atoms: Atoms,
+    out: Any,
+    group: str,
+    weights: Sequence[Traced | None],
+    gates: int,
+    input: Traced,
+    states: Sequence[Traced],
+) -> Any:
+    """One step of one layer, whose states are handed in."""
     entering = layout_of(atoms, input)
-    _read(atoms, reading, entering.axes[-1])
-    _read(atoms, own, units)
-    atoms.make(name or "cell", units)
-    if hx is not None:
-        given = (
-            hx
-            if isinstance(hx, (tuple, list)) and not isinstance(hx, Traced)
-            else (_unpaired(hx) if kind == "LSTM" else [hx])
-        )
-        for state in given:
-            atoms.couple(units, layout_of(atoms, state).axes[-1])
+    units, _ = one_layer(atoms, group, weights, gates, (entering.axes[-1], entering.silent[-1]))
+    for state in states:
+        atoms.couple(units, layout_of(atoms, state).axes[-1])
     shape = (out[0] if isinstance(out, tuple) else out).shape[:-1]
     layout = Layout((*still(shape).axes, units), (None,) * (len(shape) + 1))
     return (layout, layout) if isinstance(out, tuple) else layout

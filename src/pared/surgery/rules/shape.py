@@ -123,7 +123,8 @@ def _split(atoms: Atoms, merged: Axis, parts: Sequence[int], spec: Sequence[Any]
         return [np.zeros(size, np.int64) for size in parts]
     table = merged.reshape(*parts)
     wide = [place for place, size in enumerate(parts) if size > 1]
-    able = [place for place in wide if _follows(atoms, spec[place], table, place)]
+    alone = atoms.literal and len(wide) == 1
+    able = [place for place in wide if alone or _follows(spec[place])]
     if not wide or len(able) != 1:
         if wide:
             why = f"{atoms.place} writes its size into the code; use -1, flatten or a size read from a shape"
@@ -140,7 +141,7 @@ def _split(atoms: Atoms, merged: Axis, parts: Sequence[int], spec: Sequence[Any]
     return [table[0] if p == place else np.zeros(size, np.int64) for p, size in enumerate(parts)]
 
 
-def _follows(atoms: Atoms, size: Any, table: Axis, place: int) -> bool:
+def _follows(size: Any) -> bool:
     """Whether a size shrinks with the units: -1, or counted from an axis that carries some."""
     if isinstance(size, Traced):
         return isinstance(size.layout, Size) and bool((size.layout.atoms > 0).any())
@@ -188,7 +189,8 @@ def expand(atoms: Atoms, out: Tensor, input: Traced, *sizes: Any) -> Layout:
     silent: list[Rows] = [None] * added
     for axis, rows, size in zip(layout.axes, layout.silent, spec[added:], strict=True):
         new = out.shape[len(axes)]
-        if len(axis) == new and (axis > 0).any() and size != -1 and not isinstance(size, Traced):
+        held = isinstance(size, int) and size != FLEXIBLE and not atoms.literal
+        if held and len(axis) == new:
             atoms.fix(axis, f"{atoms.place} writes its size into the code; use -1")
         axes.append(axis if len(axis) == new else np.zeros(new, np.int64))
         silent.append(rows if len(axis) == new else None)
