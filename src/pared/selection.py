@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pared.surgery import Plan, Structure
-from pared.surgery.structure import Role
+from pared.surgery.slices import Role
 
 Scope = Literal["group", "global"]
 

@@ -154,6 +154,24 @@ def _read_by_parameters(module: nn.Module, entering: Tensor) -> Mapping[str, Ten
     return seen
 
 
+@torch.no_grad()
+def module_inputs(model: nn.Module, paths: Iterable[str], x: Tensor) -> dict[str, Tensor]:
+    """What enters each module (its first argument) when the model runs on `x`; of several calls, all along axis 0."""
+    private = _private(model)
+    entered: dict[str, list[Tensor]] = {path: [] for path in paths}
+    handles = [
+        private.get_submodule(path).register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0]))
+        for path, seen in entered.items()
+    ]
+    try:
+        with torch.random.fork_rng(devices=[]):
+            private(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {path: torch.cat(seen) for path, seen in entered.items()}
+
+
 def single_layers(module: nn.RNNBase) -> list[nn.RNNBase]:
     """The layers of a multi-layer recurrent module as modules of one layer each, with the same weights."""
     layers = []

@@ -1,10 +1,16 @@
 """Surgery: what can be cut, and cutting it exactly."""
 
-from pared.surgery.edit import cut, mask, replay
+from pared.surgery.drop import drop_layer
+from pared.surgery.edit import cut, mask
 from pared.surgery.files import load, save
-from pared.surgery.structure import Group, Plan, Slice, Structure, StructureError
+from pared.surgery.layers import deepen, split_layers
+from pared.surgery.plan import Deepen, Drop, Insert, Plan, Split
+from pared.surgery.replay import replay
+from pared.surgery.slices import Group, Slice, StructureError
+from pared.surgery.structure import Structure
 from pared.surgery.trace import trace
 
 __all__ = [
-    "Group", "Plan", "Slice", "Structure", "StructureError", "cut", "load", "mask", "replay", "save", "trace",
+    "Deepen", "Drop", "Group", "Insert", "Plan", "Slice", "Split", "Structure", "StructureError", "cut", "deepen",
+    "drop_layer", "load", "mask", "replay", "save", "split_layers", "trace",
 ]  # fmt: skip

@@ -15,7 +15,8 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from pared.surgery.structure import Group, Note, Role, Slice, Structure, StructureError
+from pared.surgery.slices import Group, Role, Slice, StructureError
+from pared.surgery.structure import Note, Structure
 
 Axis = NDArray[np.int64]
 

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from pared.models.attention import Attention
+from pared.surgery.plan import Plan
 from pared.surgery.resize import Loss, resized
-from pared.surgery.structure import Plan, Slice, Structure, StructureError, check_fits
+from pared.surgery.slices import Slice, StructureError
+from pared.surgery.structure import Structure, check_fits
 
 
 def cut(model: nn.Module, structure: Structure, plan: Plan) -> nn.Module:
@@ -34,7 +36,7 @@ def cut(model: nn.Module, structure: Structure, plan: Plan) -> nn.Module:
                 stay = torch.tensor([i for i in range(tensor.shape[axis]) if i not in lost], device=tensor.device)
                 tensor = tensor.index_select(axis, stay)
         kept[parameter] = tensor
-    _replace_all(small, kept)
+    replace_all(small, kept)
     return _resized(small, losses)
 
 
@@ -48,12 +50,7 @@ def _resized(model: nn.Module, losses: list[Loss]) -> nn.Module:
         ]  # fmt: skip
         if not own:
             continue
-        new = resized(module, own)
-        if new is not module and not path:
-            return new
-        if new is not module:
-            parent, _, leaf = path.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, new)
+        model = replace_module(model, path, resized(module, own))
     return model
 
 
@@ -70,22 +67,8 @@ def mask(model: nn.Module, structure: Structure, plan: Plan) -> nn.Module:
             tensor = _tensor(masked, s.parameter).detach().clone() if tensor is None else tensor
             indices = torch.tensor(s.indices(width, units), device=tensor.device)
             zeroed[s.parameter] = tensor.index_fill_(s.axis, indices, 0.0)
-    _replace_all(masked, zeroed)
+    replace_all(masked, zeroed)
     return masked
-
-
-def replay(plan: Plan, fresh_model: nn.Module) -> nn.Module:
-    """Cuts an uncut model of the same architecture as the plan says, without tracing it.
-
-    Raises StructureError when the plan carries no slices (bind it to a structure first) or belongs to another network.
-    """
-    missing = set(plan.keep) - {group.name for group in plan.groups}
-    if missing:
-        raise StructureError(
-            f"the plan does not say where the units of {', '.join(sorted(missing))} lie; "
-            "use structure.bind(plan), or a plan made by select"
-        )
-    return cut(fresh_model, Structure(plan.groups), plan)
 
 
 def _copy(model: nn.Module, structure: Structure, plan: Plan) -> nn.Module:
@@ -110,7 +93,21 @@ def _tensor(model: nn.Module, name: str) -> Tensor:
     return tensor
 
 
-def _replace_all(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def replace_module(model: nn.Module, path: str, new: nn.Module) -> nn.Module:
+    """Puts a module in the place of another, wherever that one is used; returns the model, which may be the new one."""
+    old = model.get_submodule(path)
+    if old is new:
+        return model
+    if not path:
+        return new
+    for module in list(model.modules()):
+        for leaf, child in module._modules.items():
+            if child is old:
+                setattr(module, leaf, new)
+    return model
+
+
+def replace_all(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Puts new tensors in the places of parameters and buffers, of tied ones in all of their places."""
     places: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)
     for module in model.modules():
@@ -147,3 +144,11 @@ def _parametrise(module: nn.Module, leaf: str, tensor: Tensor, name: str) -> Non
             f"{name!r} is computed by a parametrisation that cannot hold the cut weight; remove it first with "
             "torch.nn.utils.parametrize.remove_parametrizations"
         )
+
+
+def submodule(model: nn.Module, name: str) -> nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError as error:
+        known = [n for n, _ in model.named_modules() if n]
+        raise StructureError(f"there is no module {name!r}; the modules are {', '.join(known)}") from error

@@ -14,7 +14,8 @@ from torch import Tensor, fx, nn
 from pared.surgery.atoms import Atoms
 from pared.surgery.rules import OPERATIONS, Rule, exported
 from pared.surgery.rules.layouts import unlabelled
-from pared.surgery.structure import Structure, StructureError
+from pared.surgery.slices import StructureError
+from pared.surgery.structure import Structure
 from pared.surgery.verify import verified
 from pared.surgery.walk import Walk
 

@@ -7,8 +7,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pared.surgery.edit import replay
-from pared.surgery.structure import Plan, StructureError
+from pared.surgery.plan import Plan
+from pared.surgery.replay import replay
+from pared.surgery.slices import StructureError
 from pared.types import DataError
 
 PLAN, WEIGHTS = "plan.json", "model.safetensors"
@@ -21,7 +22,7 @@ def save(folder: str | Path, model: nn.Module, plan: Plan) -> Path:
     and StructureError for a plan without slices.
     """
     folder = Path(folder)
-    if set(plan.keep) - {group.name for group in plan.groups}:
+    if plan.unbound:
         raise StructureError(
             "the plan carries no slices, so it could not be replayed; save structure.bind(plan) instead"
         )

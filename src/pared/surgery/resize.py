@@ -6,7 +6,7 @@ from typing import NamedTuple
 from torch import nn
 
 from pared.models.attention import Attention
-from pared.surgery.structure import Slice, StructureError
+from pared.surgery.slices import Slice, StructureError
 
 
 class Loss(NamedTuple):

@@ -1,115 +1,14 @@
-"""Structure: which entries of which parameters belong to a unit, as data. Plans: which units stay."""
+"""Structure: which units of a network may be cut, as data."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-Role = Literal["in", "out"]
-
-
-class StructureError(ValueError):
-    """A network's structure cannot be followed or a plan does not fit it; the message names the place and a way out."""
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Where the units of a group lie along one axis of one parameter.
-
-    Unit j owns the indices `offset + b * width * inner + j * inner + i` for b in range(blocks) and i in range(inner):
-    `blocks` counts gates (4 in an LSTM, 3 in a GRU), `inner` the entries a unit keeps together. Role "in" makes the
-    unit, role "out" reads it: zeroing these entries silences the unit. `length`, where it is known, is how many entries
-    the whole axis has before any cut. Raises ValueError for anything that is not such a row.
-    """
-
-    parameter: str
-    axis: int
-    role: Role
-    blocks: int = 1
-    inner: int = 1
-    offset: int = 0
-    length: int | None = field(default=None, compare=False)
-
-    def __post_init__(self) -> None:
-        least = (self.axis, 0), (self.offset, 0), (self.blocks, 1), (self.inner, 1), (self.length or 0, 0)
-        if (
-            not isinstance(self.parameter, str)
-            or self.role not in get_args(Role)
-            or any(not isinstance(value, int) or value < low for value, low in least)
-        ):
-            raise ValueError(f"a slice needs a parameter's name, a role in or out and whole numbers, got {self}")
-
-    def indices(self, width: int, units: Sequence[int]) -> list[int]:
-        """Positions along the axis that the given units own, block by block, in the order of `units`."""
-        return [
-            self.offset + (b * width + j) * self.inner + i
-            for b in range(self.blocks)
-            for j in units
-            for i in range(self.inner)
-        ]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Units that live and die together across parameters, named after the module that makes them."""
-
-    name: str
-    width: int
-    slices: tuple[Slice, ...]
-    exact: bool = True
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which units each group keeps; a group that is not named keeps all of them.
-
-    `groups` carries the slices the plan touches, so that `replay` needs no tracing: plans made by `select` carry them,
-    `structure.bind(plan)` adds them to a plan written by hand.
-    """
-
-    keep: Mapping[str, tuple[int, ...]]
-    groups: tuple[Group, ...] = field(default=(), compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "keep", {name: tuple(sorted(map(int, units))) for name, units in self.keep.items()})
-
-    def to_json(self) -> str:
-        """The plan as JSON text; `Plan.from_json` reads it back."""
-        return json.dumps(self.as_dict(), indent=1)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The plan as plain data: a list of edits, each with the slices it touches."""
-        groups = {group.name: group for group in self.groups}
-        edits = []
-        for name, units in self.keep.items():
-            edit: dict[str, Any] = {"edit": "keep", "group": name, "units": list(units)}
-            if name in groups:
-                edit |= {"width": groups[name].width, "exact": groups[name].exact}
-                edit["slices"] = [asdict(s) for s in groups[name].slices]
-            edits.append(edit)
-        return {"format": 1, "edits": edits}
-
-    @staticmethod
-    def from_json(text: str) -> "Plan":
-        """Raises ValueError where the text is not a plan."""
-        try:
-            data = json.loads(text)
-            edits = data["edits"]
-            if data["format"] != 1 or any(e["edit"] != "keep" for e in edits):
-                raise ValueError("it holds edits that this version of pared does not know; use a newer one")
-            groups = tuple(
-                Group(e["group"], e["width"], tuple(Slice(**s) for s in e["slices"]), e["exact"])
-                for e in edits
-                if "slices" in e
-            )
-            if not all(isinstance(unit, int) for e in edits for unit in (e.get("width", 1), *e["units"])):
-                raise ValueError("widths and units must be whole numbers")
-            return Plan({e["group"]: tuple(e["units"]) for e in edits}, groups)
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"this is not a plan written by pared: {error!r}") from error
+from pared.surgery.plan import Plan
+from pared.surgery.slices import Group, StructureError
 
 
 class Note(NamedTuple):
@@ -175,7 +74,7 @@ class Structure:
     def bind(self, plan: Plan) -> Plan:
         """The plan with the slices it touches, after checking that it fits this structure."""
         _check_plan(plan, self)
-        return Plan(plan.keep, tuple(self[name] for name in plan.keep))
+        return Plan(plan.keep, tuple(self[name] for name in plan.keep), plan.before)
 
     def removed(self, plan: Plan) -> dict[str, tuple[int, ...]]:
         """Group -> units that the plan removes; groups that lose nothing are left out."""

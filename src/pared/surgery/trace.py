@@ -12,7 +12,8 @@ from pared.surgery.atoms import Atoms, Traced
 from pared.surgery.exported import trace_exported
 from pared.surgery.rules import MODULES
 from pared.surgery.rules.layouts import unlabelled
-from pared.surgery.structure import Structure, StructureError
+from pared.surgery.slices import StructureError
+from pared.surgery.structure import Structure
 from pared.surgery.walk import Walk, kind_of, protect
 
 
@@ -42,13 +43,17 @@ def trace(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Structure:
 def _followed(model: nn.Module, inputs: Sequence[Tensor]) -> Structure:
     """By torch.fx where it can follow the model, else by torch.export."""
     try:
-        tracer = _Tracer(autowrap_modules=(math, rnn))  # type: ignore[arg-type]
-        graph = fx.GraphModule(model, tracer.trace(model))
+        graph = fx.GraphModule(model, graph_of(model))
     except Exception as error:  # fx passes on whatever the user's forward raises when it is run with symbols
         return trace_exported(model, inputs, error)
     atoms = Atoms(model)
     Walk(graph, atoms).run(*inputs)
     return atoms.structure()
+
+
+def graph_of(model: nn.Module) -> fx.Graph:
+    """The model's calls as torch.fx sees them, with the layers that have rules as leaves."""
+    return _Tracer(autowrap_modules=(math, rnn)).trace(model)  # type: ignore[arg-type]
 
 
 def _looked_at(model: nn.Module, inputs: Sequence[Tensor]) -> Structure:

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from pared.surgery.edit import cut, mask
-from pared.surgery.structure import Note, Plan, Structure, StructureError
+from pared.surgery.plan import Plan
+from pared.surgery.slices import StructureError
+from pared.surgery.structure import Note, Structure
 
 TOLERANCE = 1e-3
 

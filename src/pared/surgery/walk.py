@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from pared.surgery.atoms import Atoms, Axis, Layout, Size, Spoiled, States, Traced
 from pared.surgery.rules import MODULES, OPERATIONS, Rule
 from pared.surgery.rules.layouts import labelled, unlabelled
-from pared.surgery.structure import StructureError
+from pared.surgery.slices import StructureError
 
 
 class Walk(fx.Interpreter):

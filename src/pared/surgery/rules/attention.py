@@ -9,7 +9,7 @@ from pared.models.attention import Attention
 from pared.surgery.atoms import Atoms, Axis, Layout, Row, Spoiled, Traced
 from pared.surgery.rules import dense, norms
 from pared.surgery.rules.layouts import layout_of, module_parameter, together
-from pared.surgery.structure import StructureError
+from pared.surgery.slices import StructureError
 
 PROJECTIONS = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 

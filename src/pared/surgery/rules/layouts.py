@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pared.surgery.atoms import Atoms, Axis, Layout, Rows, Size, Spoiled, States, Traced, still, union
-from pared.surgery.structure import StructureError
+from pared.surgery.slices import StructureError
 
 
 def layout_of(atoms: Atoms, traced: Traced) -> Layout:

@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from pared.surgery.atoms import Atoms, Axis, Layout, Rows, States, Traced, still
 from pared.surgery.rules.layouts import layout_of, module_parameter
-from pared.surgery.structure import StructureError
+from pared.surgery.slices import StructureError
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pared.surgery.atoms import Atoms, Axis, Layout, Rows, Size, States, Traced, still
 from pared.surgery.rules.layouts import labelled, layout_of, together
-from pared.surgery.structure import StructureError
+from pared.surgery.slices import StructureError
 
 FLEXIBLE = -1
 """A size that follows from the others, as -1 in a view."""
