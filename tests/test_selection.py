@@ -4,10 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 import reference
 from networks import batch, forecaster, mlp
-from pared.selection import Budget, Count, Ratio, Threshold, by_unit, select
+from pared.selection import Budget, Count, Ratio, Threshold, by_unit, cost_of, select
 from pared.surgery import Group, Plan, Slice, Structure, StructureError, cut, trace
 
 MANY = settings(max_examples=60, deadline=None)
@@ -201,3 +202,60 @@ def test_scores_to_a_smaller_network():
     assert [layer.hidden_size for layer in small.recurrent] == [3, 2]
     assert small(data.x).shape == (6, 1)
     assert isinstance(select(scores, structure, 0.4), Plan)
+
+
+def wide(width: int = 40) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 30), nn.ReLU(), nn.Linear(30, 1)).eval()
+
+
+def magnitudes(model: nn.Module) -> tuple[Structure, dict[str, torch.Tensor]]:
+    structure = trace(model, torch.zeros(1, 3))
+    return structure, by_unit({n: p.detach().abs() for n, p in model.named_parameters()}, structure)
+
+
+@pytest.mark.parametrize(("measure", "limit"), [("parameters", 700.0), ("macs", 700.0)])
+def test_a_budget_of_the_real_cost_removes_as_few_units_as_it_takes(measure, limit):
+    model = wide()
+    structure, scores = magnitudes(model)
+    cost = cost_of(model, structure, torch.zeros(1, 3), measure)
+    plan = select(scores, structure, Budget(cost, limit), scope="global")
+    assert cost(plan) <= limit
+    gone = sum(map(len, structure.removed(plan).values()))
+    fewer = select(scores, structure, Count(gone - 1), scope="global")
+    assert cost(fewer) > limit
+    small = cut(model, structure, plan)
+    by_hand = sum(p.numel() for n, p in small.named_parameters() if measure == "parameters" or n.endswith("weight"))
+    assert cost(plan) == by_hand
+
+
+def test_milliseconds_are_measured():
+    model = wide(400)
+    structure, scores = magnitudes(model)
+    cost = cost_of(model, structure, torch.zeros(256, 3), "milliseconds")
+    assert 0 < cost(select(scores, structure, 0.9)) < cost(Plan({}))
+    with pytest.raises(ValueError, match="unknown measure 'miles'"):
+        cost_of(model, structure, torch.zeros(1, 3), "miles")
+
+
+def test_widths_are_rounded_up_to_multiples():
+    structure, scores = magnitudes(wide())
+    plan = select(scores, structure, 0.5, multiple=8)
+    assert {name: len(units) for name, units in plan.keep.items()} == {"0": 24, "2": 16}
+    exact = select(scores, structure, 0.5)
+    assert all(set(exact.keep[name]) <= set(plan.keep[name]) for name in plan.keep)
+    with pytest.raises(ValueError, match="removes nothing"):
+        select(scores, structure, 0.5, multiple=64)
+
+
+def test_bounds_hold_for_names_and_patterns():
+    structure, scores = magnitudes(wide())
+    plan = select(scores, structure, 0.9, bounds={"*": (10, 20), "2": (25, 30)})
+    assert {name: len(units) for name, units in plan.keep.items()} == {"0": 10, "2": 25}
+    plan = select(scores, structure, 0.1, bounds={"0": (1, 20)})
+    assert {name: len(units) for name, units in plan.keep.items()} == {"0": 20, "2": 27}
+    with pytest.raises(ValueError, match="'nowhere' in bounds matches no group"):
+        select(scores, structure, 0.5, bounds={"nowhere": (1, 2)})
+    with pytest.raises(ValueError, match="fewest <= most"):
+        select(scores, structure, 0.5, bounds={"0": (3, 2)})

@@ -9,9 +9,24 @@ from pared.data import Series, Split
 from pared.evaluation import Comparison, compare
 from pared.models import Forecaster
 from pared.outcomes import Outcome
-from pared.selection import Budget, Count, Ratio, Threshold, by_unit, select
+from pared.selection import Budget, Count, Ratio, Threshold, by_unit, cost_of, select
 from pared.study import StudySettings, prune, study
-from pared.surgery import Group, Plan, Slice, Structure, StructureError, cut, load, mask, replay, save, trace
+from pared.surgery import (
+    Group,
+    Plan,
+    Slice,
+    Structure,
+    StructureError,
+    cut,
+    deepen,
+    drop_layer,
+    load,
+    mask,
+    replay,
+    save,
+    split_layers,
+    trace,
+)
 from pared.training import Fit, TrainConfig, fit, fit_many
 from pared.types import Batch, DataError, DivergedError
 
@@ -41,9 +56,12 @@ __all__ = [
     "by_unit",
     "compare",
     "compensate",
+    "cost_of",
     "criteria",
     "cut",
     "data",
+    "deepen",
+    "drop_layer",
     "evaluation",
     "fit",
     "fit_many",
@@ -54,6 +72,7 @@ __all__ = [
     "replay",
     "save",
     "select",
+    "split_layers",
     "study",
     "trace",
 ]

@@ -1,14 +1,16 @@
 """From scores to a plan: by ratio, threshold, count or budget; per group or over all groups at once."""
 
 import fnmatch
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pared.surgery import Plan, Structure
+from pared import evaluation
+from pared.surgery import Plan, Structure, cut
 from pared.surgery.slices import Role
 
 Scope = Literal["group", "global"]
@@ -46,7 +48,11 @@ class Count:
 
 @dataclass(frozen=True)
 class Budget:
-    """Remove the lowest-scored units one by one until `cost(plan) <= limit`; the cost may be parameters or MACs."""
+    """Remove the lowest-scored units until `cost(plan) <= limit`: as few as that takes.
+
+    `cost_of` makes costs of plans: parameters, multiply-adds, measured milliseconds. A cost must not rise as more units
+    go; the count is found by bisection, in about log2(units) calls of `cost`.
+    """
 
     cost: Callable[[Plan], float]
     limit: float
@@ -61,13 +67,17 @@ def select(
     rule: Rule | float,
     scope: Scope = "group",
     keep: Collection[str] = (),
+    bounds: Mapping[str, tuple[int, int]] | None = None,
+    multiple: int = 1,
 ) -> Plan:
     """Chooses the units to keep: the lowest scores go first.
 
     `scores` maps group names to one score a unit (higher = keep); groups without scores stay whole, and so do groups
     whose name matches a pattern in `keep`. Under scope "group" the rule holds in every group, under "global" over all
     of them together, so scores must be comparable between groups. No group is ever emptied. Groups that must stay
-    equally wide (`structure.equal`) all keep as many units as the widest of them.
+    equally wide (`structure.equal`) all keep as many units as the widest of them. `bounds` maps patterns of group names
+    to (fewest, most) units that stay, the last match counting; `multiple` rounds what stays up to multiples of it, as
+    widths off multiples of 8 cost matrix products dearly.
 
     Returns a plan that carries its slices. Of equal scores the lower index goes first.
     Raises ValueError for names, shapes or values of scores that do not fit, for patterns that match no group, for a
@@ -75,13 +85,14 @@ def select(
     """
     rule = Ratio(rule) if isinstance(rule, (int, float)) else rule
     scored = _checked(scores, structure, keep)
+    limits = _limits(structure, bounds or {}, multiple)
     if isinstance(rule, Budget):
-        return _within_budget(scored, structure, rule)
+        return _within_budget(scored, structure, rule, limits)
     pools = [scored] if scope == "global" else [{name: values} for name, values in scored.items()]
     removed: set[tuple[str, int]] = set()
     for pool in pools:
         removed |= _lowest(pool, rule)
-    plan = _plan(removed, scored, structure)
+    plan = _plan(removed, scored, structure, limits)
     if not structure.removed(plan) and not isinstance(rule, Threshold):
         raise ValueError(
             f"{rule} removes nothing from groups of {', '.join(f'{n}: {len(v)}' for n, v in scored.items())} units; "
@@ -114,10 +125,7 @@ def by_unit(scores: Mapping[str, Tensor], structure: Structure, role: Role | Non
 
 def _checked(scores: Mapping[str, Tensor], structure: Structure, keep: Collection[str]) -> dict[str, Tensor]:
     for pattern in keep:
-        if not fnmatch.filter((group.name for group in structure), pattern):
-            raise ValueError(
-                f"{pattern!r} in keep matches no group; the groups are {', '.join(group.name for group in structure)}"
-            )
+        _check_pattern(pattern, structure, "keep")
     checked = {}
     for name, values in scores.items():
         group = structure[name]
@@ -153,24 +161,90 @@ def _lowest(pool: Mapping[str, Tensor], rule: Ratio | Threshold | Count) -> set[
     return set(ranking[:count])
 
 
-def _plan(removed: set[tuple[str, int]], scores: Mapping[str, Tensor], structure: Structure) -> Plan:
-    keep = {name: [j for j in range(len(v)) if (name, j) not in removed] for name, v in scores.items()}
+Limits = Callable[[str, int], int]
+"""`limits(group, count)`: how many units stay where `count` would."""
+
+
+def _limits(structure: Structure, bounds: Mapping[str, tuple[int, int]], multiple: int) -> Limits:
+    if multiple < 1:
+        raise ValueError(f"widths are rounded to multiples of at least 1, got {multiple}")
+    for pattern, (fewest, most) in bounds.items():
+        if not 1 <= fewest <= most:
+            raise ValueError(f"bounds are (fewest, most) with 1 <= fewest <= most, got {pattern!r}: {(fewest, most)}")
+        _check_pattern(pattern, structure, "bounds")
+
+    def limited(name: str, count: int) -> int:
+        width = structure[name].width
+        matching = [pair for pattern, pair in bounds.items() if fnmatch.fnmatchcase(name, pattern)]
+        fewest, most = matching[-1] if matching else (1, width)
+        count = max(fewest, min(most, count))
+        return min(width, -(-count // multiple) * multiple)
+
+    return limited
+
+
+def _check_pattern(pattern: str, structure: Structure, where: str) -> None:
+    names = [group.name for group in structure]
+    if not fnmatch.filter(names, pattern):
+        raise ValueError(f"{pattern!r} in {where} matches no group; the groups are {', '.join(names)}")
+
+
+def _plan(
+    removed: Collection[tuple[str, int]], scores: Mapping[str, Tensor], structure: Structure, limits: Limits
+) -> Plan:
+    gone = Counter(name for name, _ in removed)
+    counts = {name: limits(name, len(values) - gone[name]) for name, values in scores.items()}
     for names in structure.equal:
-        widest = max(len(keep[name]) if name in keep else structure[name].width for name in names if name in structure)
-        for name in names:
-            if name in keep:
-                back = sorted(
-                    set(range(structure[name].width)) - set(keep[name]), key=lambda j: (-float(scores[name][j]), -j)
-                )
-                keep[name] += back[: widest - len(keep[name])]
-    return structure.bind(Plan({name: tuple(units) for name, units in keep.items()}))
+        widest = max(counts.get(name, structure[name].width) for name in names if name in structure)
+        counts |= {name: widest for name in names if name in counts}
+    keep = {}
+    for name, values in scores.items():
+        lowest_last = sorted(((-score, -j) for j, score in enumerate(values.tolist())))
+        keep[name] = tuple(-j for _, j in lowest_last[: counts[name]])
+    return structure.bind(Plan(keep))
 
 
-def _within_budget(scores: Mapping[str, Tensor], structure: Structure, budget: Budget) -> Plan:
+def _within_budget(scores: Mapping[str, Tensor], structure: Structure, budget: Budget, limits: Limits) -> Plan:
     ranking = _ranking(scores)
-    plans = (_plan(set(ranking[:count]), scores, structure) for count in range(len(ranking) + 1))
-    for plan in plans:
-        cost = budget.cost(plan)
-        if cost <= budget.limit:
-            return plan
-    raise ValueError(f"even with one unit left in each group the cost is {cost:g}, above the limit {budget.limit:g}")
+
+    def plan(count: int) -> Plan:
+        return _plan(ranking[:count], scores, structure, limits)
+
+    smallest = budget.cost(plan(len(ranking)))
+    if smallest > budget.limit:
+        raise ValueError(
+            f"even with as few units as may stay the cost is {smallest:g}, above the limit {budget.limit:g}"
+        )
+    low, high = -1, len(ranking)  # the cost of `high` is within the limit
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if budget.cost(plan(middle)) <= budget.limit else (middle, high)
+    return plan(high)
+
+
+Measure = Literal["parameters", "macs", "milliseconds"]
+
+
+def cost_of(
+    model: nn.Module, structure: Structure, example: Tensor, measure: Measure = "parameters"
+) -> Callable[[Plan], float]:
+    """`cost(plan)` for `Budget`: what the network costs once it is cut so.
+
+    "parameters" are counted, "macs" are multiply-adds for one example, "milliseconds" the median time of a forward pass
+    of the whole batch `example`, measured with the present number of threads: noisy, and not always lower for fewer
+    units, so measure on the machine that counts and give `select` multiple=8.
+
+    Cost: one cut, and one forward pass (macs) or 60 (milliseconds), a call.
+    """
+    if measure not in get_args(Measure):
+        raise ValueError(f"unknown measure {measure!r}; choose one of {', '.join(get_args(Measure))}")
+
+    def cost(plan: Plan) -> float:
+        small = cut(model, structure, plan)
+        if measure == "parameters":
+            return evaluation.parameters(small)
+        if measure == "macs":
+            return evaluation.macs(small, example)
+        return evaluation.latency(small, example, repeats=50, batch=len(example))
+
+    return cost

@@ -125,11 +125,17 @@ def _neighbourhood(model: nn.Module, layer: str, x: Tensor) -> tuple[list[str], 
         why = f"its units are joined with those of {', '.join(outside)}" if outside else "its units cannot be cut"
         raise StructureError(f"{layer!r} cannot be dropped: {why}\n{structure.explain()}")
     readers = {s.parameter.rpartition(".")[0] for g in own for s in g.slices if s.role == "out"} - {layer}
-    for path in readers:
+    held: dict[tuple[str, int | None], int] = {}
+    for group in own:
+        for s in group.slices:
+            if s.parameter.rpartition(".")[0] in readers:
+                held[s.parameter, s.length] = held.get((s.parameter, s.length), 0) + group.width
+    for (parameter, length), width in held.items():
+        path = parameter.rpartition(".")[0]
         if not isinstance(model.get_submodule(path), (nn.Linear, nn.RNNBase)):
-            raise StructureError(
-                f"{layer!r} cannot be dropped: {path!r}, which reads it, is neither linear nor recurrent"
-            )
+            raise StructureError(f"{layer!r} cannot be dropped: its reader {path!r} is neither linear nor recurrent")
+        if width != length:
+            raise StructureError(f"{layer!r} cannot be dropped: {parameter!r} reads more than its units, one by one")
     return _between(model, layer, readers), sorted(readers)
 
 
