@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test slow lint check clean
+.PHONY: demo test slow lint check docs clean
 
 demo: $(READY)
 	$(BIN)/pared run santa-fe --quick --out runs
@@ -23,6 +23,9 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 check: lint test slow
+
+docs: $(READY)
+	$(BIN)/python docs/what_can_be_cut.py > docs/what-can-be-cut.md
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -145,6 +145,7 @@ def decoder_layer(
 def encoder(
     atoms: Atoms, out: Tensor, name: str, module: nn.TransformerEncoder, src: Traced, *more: Any, **options: Any
 ) -> Layout:
+    """Its layers one after the other, then its normalisation."""
     masks = (
         dict(zip(("src_mask", "src_key_padding_mask"), more, strict=False))
         | {"src_mask": options.get("mask")}
@@ -172,6 +173,7 @@ def decoder(
     *more: Any,
     **options: Any,
 ) -> Layout:
+    """Its layers one after the other, each with the memory, then its normalisation."""
     return _stack(
         atoms,
         out,

@@ -49,6 +49,7 @@ def biased(atoms: Atoms, made: Layout, bias: Traced | None, axis: int) -> Layout
 
 
 def linear_module(atoms: Atoms, out: Tensor, name: str, module: nn.Linear, input: Traced) -> Layout:
+    """Reads the last axis of its input; each output feature is a unit."""
     weight, bias = (module_parameter(atoms, name, module, leaf) for leaf in ("weight", "bias"))
     assert weight is not None
     return linear(atoms, out, input, weight, bias)
@@ -98,6 +99,7 @@ def embedding(atoms: Atoms, out: Tensor, input: Traced, weight: Traced, *more: A
 
 
 def embedding_module(atoms: Atoms, out: Tensor, name: str, module: nn.Embedding, input: Traced) -> Layout:
+    """Each place in the vectors is a unit; the vocabulary stays."""
     weight = module_parameter(atoms, name, module, "weight")
     assert weight is not None
     return embedding(atoms, out, input, weight)
@@ -226,6 +228,7 @@ def _alike_across(atoms: Atoms, axis: Axis, parts: int) -> Axis:
 
 
 def convolution_module(atoms: Atoms, out: Tensor, name: str, module: nn.Module, input: Traced) -> Layout:
+    """Channels are units. Grouped: as many go from every group. Depthwise: a channel takes its filters with it."""
     weight, bias = (module_parameter(atoms, name, module, leaf) for leaf in ("weight", "bias"))
     assert weight is not None
     groups = module.groups

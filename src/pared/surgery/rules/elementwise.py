@@ -26,10 +26,12 @@ def pointwise(atoms: Atoms, out: Tensor, input: Traced, *more: Any, **options: A
 
 
 def module_through_zero(atoms: Atoms, out: Tensor, name: str, module: nn.Module, input: Traced) -> Layout:
+    """Acts on every unit by itself; zero stays zero."""
     return layout_of(atoms, input)
 
 
 def module_pointwise(atoms: Atoms, out: Tensor, name: str, module: nn.Module, input: Traced) -> Layout:
+    """Acts on every unit by itself."""
     return layout_of(atoms, input).loud()
 
 
@@ -76,6 +78,7 @@ def normalised(
 
 
 def softmax_module(atoms: Atoms, out: Tensor, name: str, module: nn.Module, input: Traced) -> Layout:
+    """Mixes the units along its axis: they can be cut, but not exactly."""
     return softmax(atoms, out, input, getattr(module, "dim", None))
 
 
@@ -117,6 +120,7 @@ def glu(atoms: Atoms, out: Tensor, input: Traced, dim: int = -1) -> Layout:
 
 
 def glu_module(atoms: Atoms, out: Tensor, name: str, module: nn.GLU, input: Traced) -> Layout:
+    """The two halves of an axis lose the same units."""
     return glu(atoms, out, input, module.dim)
 
 
@@ -130,6 +134,7 @@ def prelu(atoms: Atoms, out: Tensor, input: Traced, weight: Traced) -> Layout:
 
 
 def prelu_module(atoms: Atoms, out: Tensor, name: str, module: nn.PReLU, input: Traced) -> Layout:
+    """One slope for all, or one for each channel, which goes with it."""
     weight = module_parameter(atoms, name, module, "weight")
     assert weight is not None
     return prelu(atoms, out, input, weight)

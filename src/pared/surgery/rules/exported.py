@@ -14,14 +14,17 @@ from pared.surgery.rules.recurrent import one_layer, one_step
 
 
 def lstm(atoms: Atoms, out: Any, input: Traced, hx: Sequence[Traced], params: Sequence[Traced], *more: Any) -> Any:
+    """A whole LSTM, with its weights as arguments."""
     return _recurrent(atoms, out, input, hx, params, 4, *more)
 
 
 def gru(atoms: Atoms, out: Any, input: Traced, hx: Traced, params: Sequence[Traced], *more: Any) -> Any:
+    """A whole GRU, with its weights as arguments."""
     return _recurrent(atoms, out, input, [hx], params, 3, *more)
 
 
 def rnn(atoms: Atoms, out: Any, input: Traced, hx: Traced, params: Sequence[Traced], *more: Any) -> Any:
+    """A whole simple recurrent network, with its weights as arguments."""
     return _recurrent(atoms, out, input, [hx], params, 1, *more)
 
 
@@ -82,14 +85,17 @@ def _join_states(atoms: Atoms, hx: Sequence[Traced], index: int, unit: Axis, cel
 
 
 def lstm_cell(atoms: Atoms, out: Any, input: Traced, hx: Sequence[Traced], *weights: Traced) -> Any:
+    """One step of an LSTM."""
     return _cell(atoms, out, input, hx, weights, 4)
 
 
 def gru_cell(atoms: Atoms, out: Any, input: Traced, hx: Traced, *weights: Traced) -> Any:
+    """One step of a GRU."""
     return _cell(atoms, out, input, [hx], weights, 3)
 
 
 def rnn_cell(atoms: Atoms, out: Any, input: Traced, hx: Traced, *weights: Traced) -> Any:
+    """One step of a simple recurrent network."""
     return _cell(atoms, out, input, [hx], weights, 1)
 
 

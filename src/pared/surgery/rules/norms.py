@@ -44,6 +44,7 @@ def channels(
 
 
 def channels_module(atoms: Atoms, out: Tensor, name: str, module: nn.Module, input: Traced) -> Layout:
+    """Each channel by itself: a unit takes its weight, bias and running statistics with it."""
     own = [module_parameter(atoms, name, module, leaf) for leaf in ("running_mean", "running_var", "weight", "bias")]
     return channels(atoms, out, input, *own)
 
@@ -109,6 +110,7 @@ def last_axes_function(
 
 
 def last_axes_module(atoms: Atoms, out: Tensor, name: str, module: nn.LayerNorm | nn.RMSNorm, input: Traced) -> Layout:
+    """Mixes the units of the last axes: they can be cut, but not exactly."""
     own = [module_parameter(atoms, name, module, leaf) for leaf in ("weight", "bias")]
     if own[0] is None:
         for axis in layout_of(atoms, input).axes[-len(module.normalized_shape) :]:

@@ -43,6 +43,7 @@ def flatten(atoms: Atoms, out: Tensor, input: Traced, start_dim: int = 0, end_di
 
 
 def flatten_module(atoms: Atoms, out: Tensor, name: str, module: nn.Flatten, input: Traced) -> Layout:
+    """Adjacent axes become one, in which each unit keeps its entries together."""
     return flatten(atoms, out, input)
 
 
@@ -56,6 +57,7 @@ def unflatten(atoms: Atoms, out: Tensor, input: Traced, dim: int, sizes: Sequenc
 
 
 def unflatten_module(atoms: Atoms, out: Tensor, name: str, module: nn.Unflatten, input: Traced) -> Layout:
+    """One axis becomes several; the size given as -1 is the one that can shrink."""
     return unflatten(atoms, out, input, int(module.dim), tuple(module.unflattened_size))
 
 
@@ -152,6 +154,7 @@ def permuted(operation: Callable[..., Tensor]) -> Callable[..., Layout]:
     """The rule of an operation that only moves axes: it is asked where they go."""
 
     def rule(atoms: Atoms, out: Tensor, input: Traced, *arguments: Any, **options: Any) -> Layout:
+        """Axes change places and take their units with them."""
         layout = layout_of(atoms, input)
         marked = torch.empty(tuple(range(2, 2 + len(layout.axes))), device="meta")
         order = [size - 2 for size in operation(marked, *arguments, **options).shape]
@@ -198,6 +201,7 @@ def expand(atoms: Atoms, out: Tensor, input: Traced, *sizes: Any) -> Layout:
 
 
 def expand_like(atoms: Atoms, out: Tensor, input: Traced, other: Traced) -> Layout:
+    """Axes of size 1 are repeated; the others are coupled."""
     return together(atoms, out.shape, (input, other))
 
 
@@ -400,12 +404,14 @@ def spatial(count: int) -> Callable[..., Layout]:
     """The rule of pooling and resizing over the last `count` axes; channels are left alone, zero stays zero."""
 
     def rule(atoms: Atoms, out: Tensor, input: Traced, *more: Any, **options: Any) -> Layout:
+        """Channels are left alone; the axes that are pooled must not carry units."""
         return _resized(atoms, out, layout_of(atoms, input), count)
 
     return rule
 
 
 def spatial_module(atoms: Atoms, out: Tensor, name: str, module: nn.Module, input: Traced) -> Layout:
+    """Channels are left alone; the axes that are pooled, padded or resized must not carry units."""
     layout = layout_of(atoms, input)
     kind = type(module).__name__
     count = next((int(n) for n in "123" if f"{n}d" in kind), len(layout.axes) - 2)
@@ -413,6 +419,7 @@ def spatial_module(atoms: Atoms, out: Tensor, name: str, module: nn.Module, inpu
 
 
 def interpolated(atoms: Atoms, out: Tensor, input: Traced, *more: Any, **options: Any) -> Layout:
+    """Channels are left alone; the axes that are resized must not carry units."""
     return _resized(atoms, out, layout_of(atoms, input), out.dim() - 2)
 
 
@@ -436,6 +443,7 @@ def pixel_shuffled(atoms: Atoms, out: Tensor, input: Traced, upscale_factor: int
 
 
 def pixel_shuffle_module(atoms: Atoms, out: Tensor, name: str, module: nn.PixelShuffle, input: Traced) -> Layout:
+    """Each r^2 channels become one unit of r times the height and width."""
     return pixel_shuffled(atoms, out, input, module.upscale_factor)
 
 
