@@ -78,9 +78,10 @@ class Structure:
 
     def removed(self, plan: Plan) -> dict[str, tuple[int, ...]]:
         """Group -> units that the plan removes; groups that lose nothing are left out."""
-        gone = {
-            name: tuple(j for j in range(self[name].width) if j not in set(units)) for name, units in plan.keep.items()
-        }
+        gone = {}
+        for name, units in plan.keep.items():
+            kept = set(units)
+            gone[name] = tuple(j for j in range(self[name].width) if j not in kept)
         return {name: units for name, units in gone.items() if units}
 
 
