@@ -16,7 +16,7 @@ from pared.surgery.rules import OPERATIONS, Rule, exported
 from pared.surgery.rules.layouts import unlabelled
 from pared.surgery.slices import StructureError
 from pared.surgery.structure import Structure
-from pared.surgery.verify import verified
+from pared.surgery.check import verified
 from pared.surgery.walk import Walk
 
 EXPORTED: Mapping[str, Rule] = {**OPERATIONS, **exported.RULES}

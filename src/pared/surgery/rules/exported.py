@@ -80,7 +80,7 @@ def _join_states(atoms: Atoms, hx: Sequence[Traced], index: int, unit: Axis, cel
     for state, axis in zip(hx, (unit, cell), strict=False):
         if isinstance(state.layout, States):
             atoms.couple(axis, state.layout.layers[index].axes[-1])
-        elif labelled(state.layout):  # zeros that the module made are as wide as it is; verify tries
+        elif labelled(state.layout):  # zeros that the module made are as wide as it is; whether they do is tried out
             atoms.couple(axis, layout_of(atoms, state).axes[-1])
 
 
@@ -115,7 +115,7 @@ def batch_norm(
 def group_norm(
     atoms: Atoms, out: Tensor, input: Traced, groups: int, weight: Any = None, bias: Any = None, *more: Any
 ) -> Layout:
-    """The number of groups is a number here; verify tries whether it shrinks."""
+    """The number of groups is a number here; whether it shrinks is tried out."""
     return norms.in_groups(atoms, input, groups, (weight, bias))
 
 
