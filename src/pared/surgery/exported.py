@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from pared.surgery.atoms import Atoms
+from pared.surgery.check import verified
 from pared.surgery.rules import OPERATIONS, Rule, exported
 from pared.surgery.rules.layouts import unlabelled
 from pared.surgery.slices import StructureError
 from pared.surgery.structure import Structure
-from pared.surgery.check import verified
 from pared.surgery.walk import Walk
 
 EXPORTED: Mapping[str, Rule] = {**OPERATIONS, **exported.RULES}
