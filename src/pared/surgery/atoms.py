@@ -286,8 +286,8 @@ class _Resolved:
 
     def _title(self, name: str, units: list[int], whole: int) -> str:
         if len(units) < whole:
-            axis = next(axis for made, axis in self.atoms.made if made == name)
-            order = list(dict.fromkeys(self._units(axis).tolist()))
+            orders = (self._units(axis).tolist() for made, axis in self.atoms.made if made == name)
+            order = list(dict.fromkeys(next(order for order in orders if units[0] in order)))
             places = [order.index(unit) for unit in units]
             name = f"{name}[{min(places)}:{max(places) + 1}]"
         while name in self.group.values():

@@ -43,11 +43,11 @@ def trace(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Structure:
 def _followed(model: nn.Module, inputs: Sequence[Tensor]) -> Structure:
     """By torch.fx where it can follow the model, else by torch.export."""
     try:
-        graph = fx.GraphModule(model, graph_of(model))
+        graph = graph_of(model)
     except Exception as error:  # fx passes on whatever the user's forward raises when it is run with symbols
         return trace_exported(model, inputs, error)
     atoms = Atoms(model)
-    Walk(graph, atoms).run(*inputs)
+    Walk(model, atoms, graph).run(*inputs)
     return atoms.structure()
 
 

@@ -16,12 +16,16 @@ from pared.surgery.slices import StructureError
 
 
 class Walk(fx.Interpreter):
-    """Runs the graph on the example and keeps a layout for each node's value."""
+    """Runs the graph on the example and keeps a layout for each node's value.
+
+    A graph of torch.fx is not made a module: its code, once generated, would name wrapped functions, such as
+    `pack_padded_sequence`, in a list of torch's own, on which every later trace in the process fails.
+    """
 
     rules: ClassVar[Mapping[str, Rule]] = OPERATIONS
 
-    def __init__(self, module: fx.GraphModule, atoms: Atoms) -> None:
-        super().__init__(module, garbage_collect_values=False)
+    def __init__(self, module: nn.Module, atoms: Atoms, graph: fx.Graph | None = None) -> None:
+        super().__init__(module, garbage_collect_values=False, graph=graph)
         self.extra_traceback = False
         self.atoms = atoms
         self.layouts: dict[fx.Node, Any] = {}

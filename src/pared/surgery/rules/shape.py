@@ -74,22 +74,14 @@ def _reshaped(atoms: Atoms, layout: Layout, shape: Sequence[int], spec: Sequence
 
 
 def _stretches(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """Pairs of stretches of old and new axes that hold the same entries, as short as can be."""
+    """Pairs of stretches of old and new axes that hold the same entries, as short as can be.
+
+    An axis of one entry, which may be a unit, goes with the axes after it, at the end with those before it.
+    """
     found: list[tuple[list[int], list[int]]] = []
     i = j = 0
-    while i < len(old) or j < len(new):
-        entering, leaving, held, given = [], [], 1, 1
-        if i < len(old) and (j >= len(new) or old[i] == 1 != new[j]):
-            found.append(([i], []))
-            i += 1
-            continue
-        if j < len(new) and (i >= len(old) or new[j] == 1 != old[i]):
-            found.append(([], [j]))
-            j += 1
-            continue
-        entering.append(i)
-        leaving.append(j)
-        held, given = old[i], new[j]
+    while i < len(old) and j < len(new):
+        entering, leaving, held, given = [i], [j], old[i], new[j]
         i, j = i + 1, j + 1
         while held != given:
             if held < given:
@@ -99,19 +91,19 @@ def _stretches(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], 
                 given, j = given * new[j], j + 1
                 leaving.append(j - 1)
         found.append((entering, leaving))
-    return found
+    entering, leaving = found.pop() if found else ([], [])
+    return [*found, ([*entering, *range(i, len(old))], [*leaving, *range(j, len(new))])]
 
 
 def _merged(atoms: Atoms, parts: list[tuple[Axis, Rows]]) -> tuple[Axis, Rows]:
     """Several axes as one: the units of one of them, each with a stretch or a comb of entries."""
-    carrying = [index for index, (axis, _) in enumerate(parts) if (axis > 0).any() and len(axis) > 1]
-    if not carrying:
-        carrying = [index for index, (axis, _) in enumerate(parts) if (axis > 0).any()][:1]
+    carrying = [index for index, (axis, _) in enumerate(parts) if (axis > 0).any()]
     if not carrying:
         return np.zeros(math.prod(len(axis) for axis, _ in parts), np.int64), None
-    chosen, *others = carrying
-    for index in others:
-        atoms.fix(parts[index][0], f"is merged with another layer's units by {atoms.place}")
+    chosen = next((index for index in carrying if len(parts[index][0]) > 1), carrying[0])
+    for index in carrying:
+        if index != chosen:
+            atoms.fix(parts[index][0], f"is merged with another layer's units by {atoms.place}")
     before = math.prod(len(axis) for axis, _ in parts[:chosen])
     after = math.prod(len(axis) for axis, _ in parts[chosen + 1 :])
     axis, rows = parts[chosen]
@@ -125,14 +117,11 @@ def _split(atoms: Atoms, merged: Axis, parts: Sequence[int], spec: Sequence[Any]
         return [np.zeros(size, np.int64) for size in parts]
     table = merged.reshape(*parts)
     wide = [place for place, size in enumerate(parts) if size > 1]
-    alone = atoms.literal and len(wide) == 1
-    able = [place for place in wide if alone or _follows(spec[place])]
-    if not wide or len(able) != 1:
-        if wide:
-            why = f"{atoms.place} writes its size into the code; use -1, flatten or a size read from a shape"
-            atoms.fix(merged, why)
-            return [np.zeros(size, np.int64) for size in parts]
-        able = [0]
+    alone = atoms.literal and len(wide) <= 1
+    able = [place for place in wide or range(len(parts)) if alone or _follows(spec[place])]
+    if len(able) != 1 and (wide or not able):
+        atoms.fix(merged, f"{atoms.place} writes its size into the code; use -1, flatten or a size read from a shape")
+        return [np.zeros(size, np.int64) for size in parts]
     place = able[0]
     table = np.moveaxis(table, place, -1).reshape(-1, parts[place])
     for row in table[1:]:
