@@ -167,12 +167,8 @@ def _places(chain: Chain, prefix: str) -> list[tuple[str, str]]:
     return found
 
 
-def _hides(chain: Chain) -> bool:
-    """Whether a network has a layer below its last, so that there is something to cut."""
-    return any(part.make in MAKING for part in chain)
-
-
-MAKING = (dense.dense, dense.product, dense.gate, recurrent.recurrent, grids.conv, grids.linear_last, grids.from_rows)
+MAKING = (dense.dense, dense.product, dense.gate, recurrent.last_state, recurrent.cell)
+"""Parts that always make units of their own: a network that ends with one has something to cut."""
 EMBEDDED = 3
 """The width of an embedding."""
 
@@ -214,7 +210,7 @@ def specs(draw: st.DrawFn, depth: int = 6) -> Spec:
         if shape.kind == "grid" or (shape.kind == "steps" and draw(st.booleans())):
             chain += (draw(_part(TO_ROWS[shape.kind], shape)),)
             shape = _end(chain, shape)
-        if not _hides(chain) or draw(st.booleans()):
+        if chain[-1].make not in MAKING or draw(st.booleans()):
             chain += (draw(_part(dense.HIDDEN, shape)),)
     heads = ["plain", "plain", "plain", "several"] + ["tied"] * 4 * (given.kind == "tokens")
     return Spec(given, chain, draw(st.sampled_from(heads)), seed)

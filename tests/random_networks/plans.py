@@ -5,6 +5,7 @@ import random
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from pared.surgery import Plan, Structure
 
@@ -36,19 +37,23 @@ def orders(structure: Structure, seed: int) -> dict[str, list[int]]:
 def reordered(model: nn.Module, structure: Structure, order: dict[str, list[int]]) -> nn.Module:
     """A copy of the model whose units stand in another order, in every slice of their groups."""
     moved = copy.deepcopy(model)
-    places: dict[tuple[str, int], dict[int, int]] = {}
-    for group in structure:
+    for group in structure:  # one after the other, as heads and their widths lie along one axis
+        places: dict[tuple[str, int], dict[int, int]] = {}
         for s in group.slices:
-            old = s.indices(group.width, order[group.name])
-            new = s.indices(group.width, range(group.width))
+            old, new = (s.indices(group.width, units) for units in (order[group.name], range(group.width)))
             places.setdefault((s.parameter, s.axis), {}).update(zip(new, old, strict=True))
-    with torch.no_grad():
         for (name, axis), found in places.items():
             path, _, leaf = name.rpartition(".")
-            module = moved.get_submodule(path)
-            tensor: Tensor = getattr(module, leaf)
-            index = torch.tensor([found.get(k, k) for k in range(tensor.shape[axis])])
-            setattr(module, leaf, tensor.index_select(axis, index)) if nn.utils.parametrize.is_parametrized(
-                module, leaf
-            ) else tensor.copy_(tensor.index_select(axis, index))
+            _reorder(moved.get_submodule(path), leaf, axis, found)
     return moved
+
+
+@torch.no_grad()
+def _reorder(module: nn.Module, leaf: str, axis: int, found: dict[int, int]) -> None:
+    tensor: Tensor = getattr(module, leaf)
+    index = torch.tensor([found.get(k, k) for k in range(tensor.shape[axis])])
+    chosen = tensor.index_select(axis, index)
+    if is_parametrized(module, leaf):
+        setattr(module, leaf, chosen)
+    else:
+        tensor.copy_(chosen)

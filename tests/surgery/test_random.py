@@ -39,6 +39,7 @@ class Tally:
     units: int = 0
     gone: int = 0
     cut: int = 0
+    why: list = field(default_factory=list)
     heard: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
@@ -104,10 +105,25 @@ def replayed(spec: Spec, small: nn.Module, plan: Plan, x: Tensor) -> None:
     same(again(x), small(x), 0.0)
 
 
+def runnable(model: nn.Module, structure: Structure, plan: Plan) -> Plan:
+    """The plan; one that leaves an LSTM's projection as wide as its cells, which PyTorch cannot run, is refused."""
+    try:
+        cut(model, structure, plan)
+    except StructureError as error:
+        assert "projection is as wide as its cells" in str(error)
+        keep = {name: units for name, units in plan.keep.items() if not _of_projection(name, structure)}
+        return structure.bind(Plan(keep))
+    return plan
+
+
+def _of_projection(name: str, structure: Structure) -> bool:
+    return name.endswith(".cells") or f"{name}.cells" in structure
+
+
 def cut_again(small: nn.Module, x: Tensor, seed: int) -> None:
     """What was cut can be traced and cut once more."""
     structure = trace(small, x)
-    plan = structure.bind(exact_plan(structure, seed))
+    plan = runnable(small, structure, structure.bind(exact_plan(structure, seed)))
     smaller = cut(small, structure, plan)
     same(smaller(x), mask(small, structure, plan)(x))
     really_smaller(small, smaller, structure, plan)
@@ -159,9 +175,12 @@ def laws(spec: Spec, seed: int, tally: Tally) -> None:
     except StructureError as error:
         unchanged(before, model)
         tally.refused[str(error).splitlines()[0]] += 1
+        note(str(error))
+        tally.why.append((spec, str(error)))
         return
     plan = structure.bind(exact_plan(structure, seed))
     note(str(plan.keep))
+    plan = runnable(model, structure, plan)
     small, masked = cut(model, structure, plan), mask(model, structure, plan)
     same(small(x), masked(x))
     really_smaller(model, small, structure, plan)

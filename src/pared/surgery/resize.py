@@ -58,6 +58,11 @@ def _resize_recurrent(module: nn.RNNBase) -> None:
             )
     module.hidden_size = hidden.pop()
     module.proj_size = states.pop() if module.proj_size else 0
+    if module.proj_size == module.hidden_size:
+        raise StructureError(
+            f"PyTorch cannot run an LSTM whose projection is as wide as its cells, the plan leaves {module.proj_size} "
+            "of both; keep one unit more or less of either"
+        )
     module.input_size = module.get_parameter("weight_ih_l0").shape[1]
 
 

@@ -19,10 +19,10 @@ def contract(atoms: Atoms, operands: Sequence[Traced], letters: Sequence[str], o
     for operand, own in zip(operands, letters, strict=True):
         layout = layout_of(atoms, operand)
         for letter, axis, rows in zip(own, layout.axes, layout.silent, strict=True):
-            if letter not in found or len(found[letter][0]) == 1:
+            before, silent = found.get(letter, (axis[:0], None))
+            if len(before) < len(axis):  # the first of this letter, or one entry for all
                 found[letter] = (axis, rows)
-            elif len(axis) > 1:
-                before, silent = found[letter]
+            elif len(before) == len(axis):
                 found[letter] = (atoms.couple(before, axis), rows if rows is not None else silent)
     for letter, (axis, rows) in found.items():
         if letter not in out:
@@ -65,7 +65,17 @@ def matmul(atoms: Atoms, out: Tensor, input: Traced, other: Traced) -> Layout:
         own.append(batch[len(batch) - max(dims - 2, 0) :] + single)
     leading = max(own, key=len)[:-2] if max(map(len, own)) > 2 else ""
     result = leading + ("m" if input.value.dim() > 1 else "") + ("n" if other.value.dim() > 1 else "")
-    return contract(atoms, (input, other), own, result)
+    return _made(atoms, contract(atoms, (input, other), own, result), (input, other), own, result)
+
+
+def _made(atoms: Atoms, layout: Layout, operands: Sequence[Traced], letters: Sequence[str], out: str) -> Layout:
+    """A bare parameter in a product makes units along its axes that stay."""
+    for operand, own in zip(operands, letters, strict=True):
+        if isinstance(operand.layout, Layout) and all(operand.layout.silent):
+            for letter in own:
+                if letter in out:
+                    atoms.make(group_name(operand), layout.axes[out.index(letter)])
+    return layout
 
 
 def added_product(atoms: Atoms, out: Tensor, input: Traced, first: Traced, second: Traced, **scale: Any) -> Layout:
@@ -87,7 +97,7 @@ def einsum(atoms: Atoms, out: Tensor, equation: str, *operands: Any) -> Layout:
     if not arrow:
         every = "".join(own)
         right = "".join(sorted(letter for letter in set(every) if every.count(letter) == 1))
-    return contract(atoms, tensors, own, right)
+    return _made(atoms, contract(atoms, tensors, own, right), tensors, own, right)
 
 
 def embedding(atoms: Atoms, out: Tensor, input: Traced, weight: Traced, *more: Any, **options: Any) -> Layout:

@@ -39,21 +39,29 @@ def view_like(atoms: Atoms, out: Tensor, input: Traced, other: Traced) -> Layout
 
 def flatten(atoms: Atoms, out: Tensor, input: Traced, start_dim: int = 0, end_dim: int = -1) -> Layout:
     """Adjacent axes become one."""
-    return _reshaped(atoms, layout_of(atoms, input), out.shape, (FLEXIBLE,) * out.dim())
+    layout = layout_of(atoms, input)
+    count = len(layout.axes)
+    if not count:
+        return still(out.shape)
+    parts = list(zip(layout.axes, layout.silent, strict=True))
+    start, end = start_dim % count, end_dim % count + 1
+    kept = [*parts[:start], _merged(atoms, parts[start:end]), *parts[end:]]
+    return Layout(tuple(axis for axis, _ in kept), tuple(rows for _, rows in kept))
 
 
 def flatten_module(atoms: Atoms, out: Tensor, name: str, module: nn.Flatten, input: Traced) -> Layout:
     """Adjacent axes become one, in which each unit keeps its entries together."""
-    return flatten(atoms, out, input)
+    return flatten(atoms, out, input, module.start_dim, module.end_dim)
 
 
 def unflatten(atoms: Atoms, out: Tensor, input: Traced, dim: int, sizes: Sequence[Any]) -> Layout:
     """One axis becomes several."""
     layout = layout_of(atoms, input)
     dim %= len(layout.axes)
-    before, after = dim, len(layout.axes) - dim - 1
-    spec = (*(FLEXIBLE,) * before, *sizes, *(FLEXIBLE,) * after)
-    return _reshaped(atoms, layout, out.shape, spec)
+    apart = _split(atoms, layout.axes[dim], out.shape[dim : dim + len(sizes)], sizes)
+    rows = [layout.silent[dim] if (axis > 0).any() else None for axis in apart]
+    axes = (*layout.axes[:dim], *apart, *layout.axes[dim + 1 :])
+    return Layout(axes, (*layout.silent[:dim], *rows, *layout.silent[dim + 1 :]))
 
 
 def unflatten_module(atoms: Atoms, out: Tensor, name: str, module: nn.Unflatten, input: Traced) -> Layout:
@@ -117,9 +125,11 @@ def _split(atoms: Atoms, merged: Axis, parts: Sequence[int], spec: Sequence[Any]
         return [np.zeros(size, np.int64) for size in parts]
     table = merged.reshape(*parts)
     wide = [place for place, size in enumerate(parts) if size > 1]
-    alone = atoms.literal and len(wide) <= 1
-    able = [place for place in wide or range(len(parts)) if alone or _follows(spec[place])]
-    if len(able) != 1 and (wide or not able):
+    able = [place for place, size in enumerate(spec) if _follows(size)]
+    if atoms.literal and len(wide) <= 1:
+        able = wide or able[:1] or [0]
+    able = able if len(able) == 1 else [place for place in able if place in wide]
+    if len(able) != 1:
         atoms.fix(merged, f"{atoms.place} writes its size into the code; use -1, flatten or a size read from a shape")
         return [np.zeros(size, np.int64) for size in parts]
     place = able[0]
