@@ -109,13 +109,18 @@ def batch_of(example: Example, count: int) -> tuple[Tensor, ...]:
 
     Raises: ValueError if `count` < 1 or an input has no entries.
     """
-    inputs = (example,) if isinstance(example, Tensor) else tuple(example)
+    inputs = inputs_of(example)
     if count < 1 or not inputs or any(x.dim() == 0 or not len(x) for x in inputs):
         raise ValueError(
             f"a batch needs at least one example along the first axis of each input, got a batch of {count} from "
             f"shapes {', '.join(str(tuple(x.shape)) for x in inputs) or 'none'}"
         )
     return tuple(x[:count] if len(x) >= count else x[torch.arange(count, device=x.device) % len(x)] for x in inputs)
+
+
+def inputs_of(example: Example) -> tuple[Tensor, ...]:
+    """A model's positional inputs."""
+    return (example,) if isinstance(example, Tensor) else tuple(example)
 
 
 @contextmanager
