@@ -26,6 +26,15 @@ def test_cosine_never_turns_back(one, two):
     assert (Cosine()(one) - Cosine()(two)) * (one - two) <= 0
 
 
+@given(PROGRESS, st.floats(0.01, 1))
+def test_warm_up_rises_from_a_tenth_and_then_follows_the_cosine(progress, warm):
+    schedule = Cosine(warm=warm)
+    assert schedule(0.0) == pytest.approx(0.1)
+    assert schedule(warm / 2) == pytest.approx(0.55 * Cosine()(warm / 2))
+    if progress >= warm:
+        assert schedule(progress) == Cosine()(progress)
+
+
 @given(PROGRESS)
 def test_constant_is_constant_and_both_are_data(progress):
     assert Constant(0.3)(progress) == 0.3

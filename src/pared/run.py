@@ -15,6 +15,7 @@ from pared.data import Framing, Protocol, Scaler, Series, Split, protocol_for, r
 from pared.models import Forecaster
 from pared.models.recurrent import Cell, Init
 from pared.outcomes import CONTROLS, Candidate, Evidence, Key, Outcome, label
+from pared.schedules import Cosine
 from pared.selection import Ratio, Rule, Scope, Threshold
 from pared.study import Build, Investigation, StudySettings
 from pared.surgery import Plan
@@ -86,14 +87,20 @@ class RunConfig:
 
     @property
     def training(self) -> TrainConfig:
-        """How the full network is trained."""
-        return TrainConfig(epochs=self.epochs, lr=self.lr, batch_size=self.batch_size)
+        """How the full network is trained; without the warm-up some networks of smooth flows never learn anything."""
+        return TrainConfig(
+            epochs=self.epochs,
+            lr=self.lr,
+            batch_size=self.batch_size,
+            schedule=Cosine(warm=0.1),
+            patience=math.inf,
+        )
 
     @property
     def refitting(self) -> TrainConfig:
         """How a network is trained on after a cut."""
         epochs = self.refit_epochs or max(1, round(0.2 * self.epochs))
-        return replace(self.training, epochs=epochs, lr=self.refit_lr)
+        return replace(self.training, epochs=epochs, lr=self.refit_lr, schedule=Cosine())
 
     def framing(self, series: Series) -> Framing:
         """Window, horizon and target, with what suits the series filled in."""
@@ -240,6 +247,11 @@ def notes(splits: Sequence[Split], config: RunConfig, evidence: Evidence) -> lis
     elif len(splits) < 10:
         found.append(f"The series is short: {len(splits)} blocks instead of 10.")
     trained = list(evidence.networks.values())
+    if found_nothing := _no_better_than_trivial(evidence.outcomes):
+        found.append(
+            f"{found_nothing} of the full networks tested err no less than repeating the last value or the training "
+            "mean: they learnt nothing of use. Train longer (--epochs) before you trust any comparison."
+        )
     naive = [name for name, c in evidence.comparisons.items() if name not in ("full", *CONTROLS) and c.ratio > 1]
     if naive:
         found.append(
@@ -256,6 +268,15 @@ def notes(splits: Sequence[Split], config: RunConfig, evidence: Evidence) -> lis
             f"{diverged} of {len(trained)} trainings diverged; their pairs are left out, their rules not eligible."
         )
     return found
+
+
+def _no_better_than_trivial(outcomes: Sequence[Outcome]) -> int:
+    """Number of full networks whose test error is at least 0.99 of that of persistence or the mean on their block."""
+    errors = {(o.arm, o.block, o.seed): o.metrics["test.nrmse"] for o in outcomes if "test.nrmse" in o.metrics}
+    trivial = {
+        block: min(errors.get((arm, block, 0), math.inf) for arm in ("persistence", "mean")) for _, block, _ in errors
+    }
+    return sum(arm == "full" and error >= 0.99 * trivial[block] > 0 for (arm, block, _), error in errors.items())
 
 
 def finding(evidence: Evidence, config: RunConfig) -> str:
@@ -283,7 +304,7 @@ def finding(evidence: Evidence, config: RunConfig) -> str:
     if beats and trained_on is not None and trained_on.verdict == "better":
         verdict = "predicts better than the full one"
     elif beats:
-        verdict = "predicts as well as the full one (the gain comes with the extra training, not from deletion)"
+        verdict = "predicts as well as the full one (and is not shown to beat it given the same extra training)"
     else:
         verdict = "predicts as well as the full one"
     return (
@@ -403,4 +424,6 @@ def mean_test_metric(record: Mapping[str, Any], arm: str, metric: str) -> float 
 def ratio_text(comparison: Mapping[str, Any]) -> str:
     """A stored comparison as "0.98 [0.95, 1.02]"."""
     ratio, low, high = (math.exp(comparison[name]) for name in ("difference", "low", "high"))
-    return f"{ratio:.2f} [{low:.2f}, {high:.2f}]" if high >= 0.01 else "< 0.01"
+    if high < 0.01 or low >= 100:
+        return "< 0.01" if high < 0.01 else f"{ratio:,.0f} [{low:,.0f}, {high:,.0f}]"
+    return f"{ratio:.2f} [{low:.2f}, {high:.2f}]"

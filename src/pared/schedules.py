@@ -16,13 +16,16 @@ class Constant:
 
 @dataclass(frozen=True)
 class Cosine:
-    """Half a cosine from `start` to `end`: v(p) = end + (start - end) (1 + cos(pi p)) / 2.
+    """Half a cosine from `start` to `end`, after a warm-up: v(p) = (end + (start - end) (1 + cos(pi p)) / 2) r(p).
 
-    Source: Loshchilov & Hutter, SGDR (2017), one cycle without restarts.
+    r(p) rises on a straight line from 0.1 at p = 0 to 1 at p = `warm`, and stays there; without `warm` it is 1.
+    Source: Loshchilov & Hutter, SGDR (2017), one cycle without restarts; Goyal et al. (2017) for the gradual warm-up.
     """
 
     start: float = 1.0
     end: float = 0.0
+    warm: float = 0.0
 
     def __call__(self, progress: float) -> float:
-        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * progress)) / 2
+        risen = 0.1 + 0.9 * progress / self.warm if progress < self.warm else 1.0
+        return risen * (self.end + (self.start - self.end) * (1 + math.cos(math.pi * progress)) / 2)

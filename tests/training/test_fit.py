@@ -150,12 +150,14 @@ def test_resuming_is_going_on():
     assert len(second.curves["train"]) == 2
 
 
-def test_patience_returns_the_best_epoch():
-    config = TrainConfig(epochs=60, lr=0.5, batch_size=8, patience=3, schedule=Constant(), seed=0)
+@pytest.mark.parametrize("patience", [3, math.inf])
+def test_patience_returns_the_best_epoch(patience):
+    config = TrainConfig(epochs=60, lr=0.5, batch_size=8, patience=patience, schedule=Constant(), seed=0)
     trained = fit(model(), split(), config)
     curve = trained.curves["validation"]
     best = int(np.argmin(curve))
-    assert len(curve) == best + 4 < 60
+    assert len(curve) == min(best + 1 + patience, 60)
+    assert best < len(curve) - 1
     assert evaluate_loss(trained.model, split().validation) == pytest.approx(curve[best], rel=1e-6)
 
 

@@ -31,7 +31,8 @@ is the known past. This is one example, and forecasts far outside the range of t
 tables hold the averages.
 """
 CURVES = """
-Mean squared error after each epoch, for the shipped block and seed. Epochs of the smaller network and of the full
+Mean squared error after each epoch, for the shipped block and seed. Each network is taken from its epoch of lowest
+validation error, so that none is judged by what overfitting made of it. Epochs of the smaller network and of the full
 network trained on are those after the cut, so their lines are short and start low. Training lines far below
 validation lines mean overfitting; lines still falling at their end mean that more epochs would help, so that
 comparisons hold for this budget only.

@@ -31,8 +31,8 @@ class TrainConfig:
     """How a network is trained: pure data.
 
     The learning rate of epoch e is `lr * schedule(e / epochs)`. `clip` bounds the norm of the whole gradient. With
-    `patience` training ends when the validation loss has not improved for so many epochs, and the best epoch's weights
-    are returned; without it the last epoch's.
+    `patience` training ends when the validation loss has not improved for so many epochs (infinity: never), and the
+    best epoch's weights are returned; without it the last epoch's.
     """
 
     epochs: int = 150
@@ -42,7 +42,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     clip: float | None = None
     schedule: Schedule = field(default_factory=Cosine)
-    patience: int | None = None
+    patience: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
