@@ -170,7 +170,7 @@ def _ignore_interrupts() -> None:
 
 @app.command("data")
 def data_command(
-    series: Annotated[str | None, typer.Argument(metavar="[SERIES]", help="A built-in series or a CSV file.")] = None,
+    series: Annotated[str | None, typer.Argument(metavar="SERIES", help="A built-in series or a CSV file.")] = None,
     file: Annotated[Path | None, typer.Option("--out", help="Write the series to this new CSV file.")] = None,
     column: Column = None,
     features: Features = "",
@@ -187,7 +187,8 @@ def data_command(
         target = data.values[:, 0]
         out.print(f"[bold]{escape(data.name)}[/]: {escape(data.source)}")
         out.print(
-            f"{len(target)} rows; columns: {escape(', '.join(data.columns))}; window {data.window}, {data.predict}"
+            f"{len(target)} rows; columns: {escape(', '.join(data.columns))}; "
+            f"`pared run` looks at {data.window} rows and forecasts {data.predict} unless told otherwise"
         )
         out.print(f"target: min {target.min():g}, mean {target.mean():g}, max {target.max():g}, sd {target.std():g}")
         if file is not None:
@@ -222,7 +223,9 @@ def predict_command(
 @app.command("report")
 def report_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder made by `pared run`.")],
-    file: Annotated[Path | None, typer.Option("--out", help="Where the page goes (default: DIR/report.html).")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--out", help="Where the page goes (default: DIR/report.html, which is replaced).")
+    ] = None,
 ) -> None:
     """Draw the report of a run anew from its outcomes.json."""
     with _clear_errors():
@@ -294,7 +297,10 @@ def _summary(record: dict[str, Any], folder: Path) -> None:
         out.print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
     out.print(_controls_table(record))
     first = "cut" if record["chosen"] else "full"
-    out.print(f"* shipped. Ratio and verdict: the errors of '{first}' over those of each other network.", style="dim")
+    out.print(
+        f"* shipped. Ratio: error of '{first}' over that of the row; verdict: on '{first}' against the row.",
+        style="dim",
+    )
     out.print("1-step, free: shares of right directions, one step ahead and free-running.", style="dim")
     small, full = record["shipped"], record["full_size"]
     sizes = [f"{small[key]} of {full[key]} {name}" for key, name in (("parameters",) * 2, ("macs", "multiply-adds"))]

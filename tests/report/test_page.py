@@ -115,7 +115,7 @@ def test_controls_are_the_naive_averages(arm):
     assert float(cells[1]) == pytest.approx(product, rel=5e-3)
     assert cells[2] == f"{100 * directions:.1f}\N{NO-BREAK SPACE}%"
     assert cells[3] == f"{100 * free:.1f}\N{NO-BREAK SPACE}%"
-    assert cells[4] == f"{vpt:.1f} ({vpt * 0.6439:.1f})"
+    assert cells[4] == f"{vpt:.1f} ({vpt * 0.6439:.2g})"
     assert cells[6] == f"{len(errors)} of {len(errors)}"
 
 
@@ -230,6 +230,8 @@ def test_quick_few_blocks_and_one_seed_are_told(undrawn):
     assert "3 blocks cannot carry an interval" in sentences
     assert "only one" in sentences
     assert "quick run" in text(page(record))
+    assert "not to be claimed yet" in text(page(record))
+    assert "not to be claimed yet" not in text(page(example_record()))
     assert "quick run" not in text(page(example_record()))
 
 
@@ -325,6 +327,26 @@ def test_errors_of_very_different_size_are_drawn():
         each["comparison"] |= {"difference": factor, "low": factor - 0.1, "high": factor + 0.1}
     with style():
         assert "10²" in str(figures.sizes(record).svg)
+
+
+def test_candidates_of_one_size_share_a_label():
+    record = example_record()
+    last = record["candidates"][-1]
+    record["candidates"] = [last | {"label": f"threshold {value}"} for value in (0.09, 0.1, 0.11)]
+    places = re.findall(
+        r"<!-- threshold [\d.]+ -->\s*<g transform=\"translate\(\S+ (\S+)\)", str(figures.sizes(record).svg)
+    )
+    assert len({round(float(height)) for height in places}) == 3  # one below the other
+
+
+def test_numbers_stay_short():
+    shown = [tables.significant(value) for value in (None, 0.0, 3.04e-7, 0.0123, 999.4, 8518.43, 999_900, 2.5e7)]
+    assert shown == ["–", "0.00", "3.04e-07", "0.0123", "999", "8,520", "1,000,000", "2.5e+07"]
+
+
+def test_percent_signs_stay_with_their_numbers(undrawn):
+    source = page(example_record(finding="−1.2 % error (95 % interval)"))
+    assert "−1.2\N{NO-BREAK SPACE}% error (95\N{NO-BREAK SPACE}% interval)" in source
 
 
 def test_thresholds_get_their_own_panel():

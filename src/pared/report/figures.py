@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -103,14 +104,14 @@ def sizes(record: Record) -> Drawing:
     full = number((record.get("full_size") or {}).get("parameters"))
     room = 0.15 * max(full or 0, points[-1][0]["parameters"])
     previous, above = -room, False
-    for each, comparison in points:
-        above = not above or each["parameters"] - previous > room  # labels of close neighbours take turns
-        previous = each["parameters"]
-        _candidate(axes, each, comparison, chosen=each["label"] == record.get("chosen"), above=above)
+    for x, same in groupby(points, key=lambda point: point[0]["parameters"]):
+        above = not above or x - previous > room  # labels of close neighbours take turns
+        previous = x
+        _candidates(axes, x, list(same), record.get("chosen"), above)
     if full:
         axes.plot([full], [1], marker="s", color=BLUE, markersize=8)
         axes.annotate("full", (full, 1), (0, 8), textcoords="offset points", ha="center", color=BLUE)
-    axes.axhline(1, color=INK, linewidth=1)
+    axes.axhline(1, color=INK, linewidth=1, zorder=1)
     axes.axhspan(1, margin, color="#009e73", alpha=0.14, linewidth=0)
     axes.annotate(
         f"margin\n{margin:.4g}", (1, margin), (5, 0), xycoords=("axes fraction", "data"),
@@ -118,7 +119,7 @@ def sizes(record: Record) -> Drawing:
     )  # fmt: skip
     ends = [end for _, each in points for key in ("low", "difference", "high") if (end := ratio(each, key))]
     _ratio_axis(axes, [*ends, 1, margin])
-    axes.margins(x=0.12)
+    axes.set_xlim(0, 1.12 * max(full or 0, points[-1][0]["parameters"]))
     axes.set(xlabel="parameters", ylabel="error relative to full network")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     left_out = len(record.get("candidates") or ()) - len(points)
@@ -127,16 +128,21 @@ def sizes(record: Record) -> Drawing:
     return Drawing("sizes", title, text, inline(figure, "sizes"))
 
 
-def _candidate(axes: Axes, each: Mapping[str, Any], comparison: Mapping[str, Any], chosen: bool, above: bool) -> None:
-    x, y = each["parameters"], ratio(comparison, "difference") or 1.0
-    low, high = ratio(comparison, "low") or y, ratio(comparison, "high") or y
-    axes.plot([x, x], [low, high], color=VERMILION, linewidth=2, solid_capstyle="round")
-    axes.plot([x], [y], marker="o", color=VERMILION, markerfacecolor=VERMILION if chosen else "white", markersize=8)
+def _candidates(axes: Axes, x: float, points: Sequence[tuple[Any, Any]], chosen: str | None, above: bool) -> None:
+    """The candidates of one size, with one label for all of them."""
+    ends: list[float] = []
+    for each, comparison in points:
+        y = ratio(comparison, "difference") or 1.0
+        ends += (ratio(comparison, "low") or y, ratio(comparison, "high") or y)
+        fill = VERMILION if each["label"] == chosen else "white"
+        axes.plot([x, x], ends[-2:], color=VERMILION, linewidth=2, solid_capstyle="round")
+        axes.plot([x], [y], marker="o", color=VERMILION, markerfacecolor=fill, markersize=8)
+    names = [each["label"] + (" (chosen)" if each["label"] == chosen else "") for each, _ in points]
     axes.annotate(
-        each["label"] + (" (chosen)" if chosen else ""), (x, high if above else low), (0, 5 if above else -5),
+        "\n".join(names), (x, max(ends) if above else min(ends)), (0, 7 if above else -7),
         textcoords="offset points", ha="center", va="bottom" if above else "top",
-        fontweight="bold" if chosen else "normal",
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
+        fontweight="bold" if chosen in [each["label"] for each, _ in points] else "normal",
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}, zorder=1.5,  # hides lines, no marker
     )  # fmt: skip
 
 

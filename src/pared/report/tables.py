@@ -40,6 +40,8 @@ def significant(value: float | None) -> str:
     """Three significant digits."""
     if value is None:
         return NOTHING
+    if 1000 <= abs(value) < 1e6:
+        return f"{float(f'{value:.3g}'):,.0f}"
     return f"{value:#.3g}".rstrip(".") if 1e-4 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"
 
 
@@ -78,7 +80,7 @@ def steps(record: Record, arm: str) -> str:
     vpt, lyapunov = mean(values(record, arm, "test.vpt")), number((record.get("data") or {}).get("lyapunov"))
     if vpt is None:
         return NOTHING
-    return f"{vpt:.1f}" + (f" ({vpt * lyapunov:.1f})" if lyapunov and lyapunov > 0 else "")
+    return f"{vpt:.1f}" + (f" ({vpt * lyapunov:.2g})" if lyapunov and lyapunov > 0 else "")
 
 
 def _quotient(small: float | None, full: float | None) -> str:
