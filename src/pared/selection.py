@@ -113,11 +113,10 @@ def by_unit(scores: Mapping[str, Tensor], structure: Structure, role: Role | Non
         count = 0
         for s in group.slices:
             if s.parameter in scores and role in (None, s.role):
-                tensor = scores[s.parameter].movedim(s.axis, 0)
-                index = torch.tensor(s.indices(group.width, range(group.width)), device=tensor.device)
-                rows = tensor.index_select(0, index).reshape(s.blocks, group.width, s.inner, -1)
-                total = total + rows.sum(dim=(0, 2, 3))
-                count += rows.numel() // group.width
+                own = scores[s.parameter].narrow(s.axis, s.offset, s.blocks * group.width * s.inner)
+                own = torch.unflatten(own, s.axis, (s.blocks, group.width, s.inner))
+                total = total + own.sum(dim=[d for d in range(own.dim()) if d != s.axis + 1])
+                count += own.numel() // group.width
         if isinstance(total, Tensor):
             reduced[group.name] = total / count
     return reduced
@@ -143,10 +142,11 @@ def _checked(scores: Mapping[str, Tensor], structure: Structure, keep: Collectio
 def _ranking(pool: Mapping[str, Tensor]) -> list[tuple[str, int]]:
     """Units in the order in which they go; each group's best unit never does."""
     units = []
-    for name, values in pool.items():
-        best = max(range(len(values)), key=lambda j: (float(values[j]), j))
-        units += [(float(v), name, j) for j, v in enumerate(values.tolist()) if j != best]
-    return [(name, j) for _, name, j in sorted(units, key=lambda u: (u[0], list(pool).index(u[1]), u[2]))]
+    for place, values in enumerate(values.tolist() for values in pool.values()):
+        best = max(range(len(values)), key=lambda j, own=values: (own[j], j))
+        units += [(score, place, j) for j, score in enumerate(values) if j != best]
+    names = list(pool)
+    return [(names[place], j) for _, place, j in sorted(units)]
 
 
 def _lowest(pool: Mapping[str, Tensor], rule: Ratio | Threshold | Count) -> set[tuple[str, int]]:

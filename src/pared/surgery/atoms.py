@@ -4,8 +4,10 @@ Every entry along an axis carries an atom, a whole number; 0 stands for what sta
 atoms of its own; an operation couples the atoms that must live and die together. What is coupled in the end is a unit.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -257,32 +259,38 @@ class _Resolved:
             for unit in units:
                 if unit >= 0:
                     names.setdefault(unit, name)
-        signs = self._signatures()
+        signs = self._signatures(names)
         members: dict[Any, list[int]] = {}
         for unit, name in names.items():
             if unit not in self.fixed:
                 members.setdefault((name, signs[unit], unit in self.mixed), []).append(unit)
         groups, self.group = [], {}
-        for (name, _, mixed), units in members.items():
+        for (name, sign, mixed), units in members.items():
             title = self._title(name, units, whole[name])
             self.group |= dict.fromkeys(units, title)
-            slices = self._slices(units)
+            slices = self._slices(units, sign)
             if isinstance(slices, str):
                 self._fix(units, f"lies in {slices} in an order that slices cannot express")
                 return None
             groups.append(Group(title, len(units), slices, exact=not mixed))
         return groups
 
-    def _signatures(self) -> dict[int, tuple[tuple[int, int, bool], ...]]:
+    def _signatures(self, units: Iterable[int]) -> dict[int, bytes]:
         """Unit -> on which axes, how often, and whether it is read there: units of a group are alike."""
-        found: dict[int, list[tuple[int, int, bool]]] = {}
+        wanted = np.zeros(len(self.unit) + 1, bool)
+        wanted[list(units)] = True
+        parts = [np.zeros((0, 4), np.int64)]
         for index, (row, axis) in enumerate(self.axes.items()):
-            read = set(self.read.get(row, np.zeros(0, int)).tolist())
-            for unit, count in zip(*(part.tolist() for part in np.unique(axis, return_counts=True)), strict=True):
-                found.setdefault(unit, []).append((index, count, unit in read))
-        return {unit: tuple(parts) for unit, parts in found.items()} | {
-            unit: () for unit in range(len(self.unit)) if unit not in found
-        }
+            found, counts = np.unique(axis[wanted[axis]], return_counts=True)
+            read = np.isin(found, self.read.get(row, ()))
+            parts.append(np.column_stack([found, np.full(len(found), index), counts, read]))
+        table = np.concatenate(parts)
+        table = table[np.argsort(table[:, 0], kind="stable")]
+        ends = (np.flatnonzero(np.diff(table[:, 0], append=-1)) + 1).tolist()
+        signs = dict.fromkeys(units, b"")
+        for start, end in pairwise((0, *ends)):
+            signs[int(table[start, 0])] = table[start:end, 1:].tobytes()
+        return signs
 
     def _title(self, name: str, units: list[int], whole: int) -> str:
         if len(units) < whole:
@@ -294,12 +302,14 @@ class _Resolved:
             name += "'"
         return name
 
-    def _slices(self, units: list[int]) -> tuple[Slice, ...] | str:
-        """The rows of a group; the name of a parameter where they are irregular."""
+    def _slices(self, units: list[int], sign: bytes) -> tuple[Slice, ...] | str:
+        """The rows of a group whose units have this signature; the name of a parameter where they are irregular."""
         place = np.full(len(self.unit) + 1, -1)
         place[units] = np.arange(len(units))
         slices: list[Slice] = []
-        for row, axis in self.axes.items():
+        rows = list(self.axes.items())
+        for index in np.frombuffer(sign, np.int64)[::3].tolist():
+            row, axis = rows[int(index)]
             where = place[axis]
             runs = _runs(where, len(units))
             if runs is None:
@@ -341,15 +351,14 @@ class _Resolved:
     def _notes(self, groups: list[Group]) -> Iterable[Note]:
         seen: set[tuple[str, str]] = set()
         for name, axis in self.atoms.made:
-            units = list(dict.fromkeys(self._units(axis).tolist()))
-            by_fate: dict[tuple[str, str], list[int]] = {}
-            for unit in units:
-                fate = (self.group.get(unit, ""), self.fixed.get(unit, "") or self.mixed.get(unit, ""))
-                by_fate.setdefault(fate, []).append(unit)
-            for (group, why), members in by_fate.items():
+            units = dict.fromkeys(self._units(axis).tolist())
+            fates = Counter(
+                (self.group.get(unit, ""), self.fixed.get(unit) or self.mixed.get(unit, "")) for unit in units
+            )
+            for (group, why), count in fates.items():
                 if (name, group or why) not in seen:
                     seen.add((name, group or why))
-                    yield Note(name, len(members), group or None, why)
+                    yield Note(name, count, group or None, why)
 
 
 def _runs(where: Axis, width: int) -> list[tuple[int, int, int]] | None:

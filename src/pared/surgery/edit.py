@@ -1,6 +1,5 @@
 """Cut and mask: a model in, a new model out. `cut(model, s, plan)(x) == mask(model, s, plan)(x)`: the third law."""
 
-import copy
 from collections import defaultdict
 from collections.abc import Mapping
 
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from pared.models.attention import Attention
+from pared.surgery.copies import copied
 from pared.surgery.plan import Plan
 from pared.surgery.resize import Loss, resized
 from pared.surgery.slices import Slice, StructureError
@@ -22,35 +22,41 @@ def cut(model: nn.Module, structure: Structure, plan: Plan) -> nn.Module:
     `pared.models.Attention`. Cost: one copy of the model. Raises StructureError when the plan does not fit the
     structure or the structure not the model; the model passed in stays as it is, whatever happens.
     """
-    small = _copy(model, structure, plan)
-    gone: dict[tuple[str, int], set[int]] = defaultdict(set)
-    losses: list[Loss] = []
-    for s, width, units in _touched(structure, plan):
-        gone[s.parameter, s.axis].update(s.indices(width, units))
-        losses.append(Loss(s, width, len(units)))
-    kept = {}
-    for parameter in dict.fromkeys(parameter for parameter, _ in gone):
-        tensor = _tensor(small, parameter).detach()
-        for axis in range(tensor.dim()):
-            if lost := gone.get((parameter, axis)):
-                stay = torch.tensor([i for i in range(tensor.shape[axis]) if i not in lost], device=tensor.device)
-                tensor = tensor.index_select(axis, stay)
-        kept[parameter] = tensor
+    structure.bind(plan)
+    check_fits(model, structure)
+    losses = [Loss(s, width, len(units)) for s, width, units in _touched(structure, plan)]
+    kept = _kept(model, structure, plan)
+    small = copied(model, without=kept)
     replace_all(small, kept)
     return _resized(small, losses)
 
 
+def _kept(model: nn.Module, structure: Structure, plan: Plan) -> dict[str, Tensor]:
+    """What is left of every tensor that loses entries, by name."""
+    stays: dict[str, dict[int, Tensor]] = defaultdict(dict)
+    for s, width, units in _touched(structure, plan):
+        length = _tensor(model, s.parameter).shape[s.axis]
+        mine = stays[s.parameter].setdefault(s.axis, torch.ones(length, dtype=torch.bool))
+        mine[torch.tensor(s.indices(width, units))] = False
+    kept = {}
+    for parameter, axes in stays.items():
+        tensor = _tensor(model, parameter).detach()
+        for axis, stay in sorted(axes.items(), key=lambda part: part[0]):  # whole rows first: they are copied fastest
+            tensor = tensor.index_select(axis, stay.nonzero().flatten().to(tensor.device))
+        kept[parameter] = tensor
+    return kept
+
+
 def _resized(model: nn.Module, losses: list[Loss]) -> nn.Module:
+    by_module: dict[str, list[Loss]] = defaultdict(list)
+    for loss in losses:
+        by_module[loss.slice.parameter.rpartition(".")[0]].append(loss)
     for path, module in list(model.named_modules()):
-        prefix = f"{path}." if path else ""
-        whole = isinstance(module, (nn.MultiheadAttention, Attention))  # its last projection is a layer of its own
-        own = [
-            loss for loss in losses
-            if loss.slice.parameter.startswith(prefix) and (whole or "." not in loss.slice.parameter[len(prefix) :])
-        ]  # fmt: skip
-        if not own:
-            continue
-        model = replace_module(model, path, resized(module, own))
+        own = by_module.get(path, [])
+        if isinstance(module, (nn.MultiheadAttention, Attention)):  # its last projection is a layer of its own
+            own = own + by_module.get(f"{path}.out_proj".lstrip("."), [])
+        if own:
+            model = replace_module(model, path, resized(module, own))
     return model
 
 
@@ -59,7 +65,9 @@ def mask(model: nn.Module, structure: Structure, plan: Plan) -> nn.Module:
 
     Raises as `cut` does.
     """
-    masked = _copy(model, structure, plan)
+    structure.bind(plan)
+    check_fits(model, structure)
+    masked = copied(model)
     zeroed: dict[str, Tensor] = {}
     for s, width, units in _touched(structure, plan):
         if s.role == "out":
@@ -69,12 +77,6 @@ def mask(model: nn.Module, structure: Structure, plan: Plan) -> nn.Module:
             zeroed[s.parameter] = tensor.index_fill_(s.axis, indices, 0.0)
     replace_all(masked, zeroed)
     return masked
-
-
-def _copy(model: nn.Module, structure: Structure, plan: Plan) -> nn.Module:
-    structure.bind(plan)
-    check_fits(model, structure)
-    return copy.deepcopy(model)
 
 
 def _touched(structure: Structure, plan: Plan) -> list[tuple[Slice, int, tuple[int, ...]]]:

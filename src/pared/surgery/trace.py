@@ -1,6 +1,5 @@
 """From a module and an example to its structure: torch.fx writes the graph, the rules follow the units through it."""
 
-import copy
 import math
 from collections.abc import Sequence
 
@@ -9,6 +8,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import rnn
 
 from pared.surgery.atoms import Atoms, Traced
+from pared.surgery.copies import copied
 from pared.surgery.exported import trace_exported
 from pared.surgery.rules import MODULES
 from pared.surgery.rules.layouts import unlabelled
@@ -68,7 +68,7 @@ def _looked_at(model: nn.Module, inputs: Sequence[Tensor]) -> Structure:
 def private_copy(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode, to be looked at. Raises StructureError for a model that cannot be copied."""
     try:
-        return copy.deepcopy(model).eval()
+        return copied(model).eval()
     except RuntimeError as error:
         raise StructureError(
             f"{type(model).__name__} cannot be copied, because it holds tensors that carry gradients, such as computed "
