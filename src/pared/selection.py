@@ -143,7 +143,7 @@ def _ranking(pool: Mapping[str, Tensor]) -> list[tuple[str, int]]:
     """Units in the order in which they go; each group's best unit never does."""
     units = []
     for place, values in enumerate(values.tolist() for values in pool.values()):
-        best = max(range(len(values)), key=lambda j, own=values: (own[j], j))
+        best = max((score, j) for j, score in enumerate(values))[1]
         units += [(score, place, j) for j, score in enumerate(values) if j != best]
     names = list(pool)
     return [(names[place], j) for _, place, j in sorted(units)]

@@ -279,17 +279,18 @@ class _Resolved:
         """Unit -> on which axes, how often, and whether it is read there: units of a group are alike."""
         wanted = np.zeros(len(self.unit) + 1, bool)
         wanted[list(units)] = True
-        parts = [np.zeros((0, 4), np.int64)]
-        for index, (row, axis) in enumerate(self.axes.items()):
-            found, counts = np.unique(axis[wanted[axis]], return_counts=True)
-            read = np.isin(found, self.read.get(row, ()))
-            parts.append(np.column_stack([found, np.full(len(found), index), counts, read]))
-        table = np.concatenate(parts)
-        table = table[np.argsort(table[:, 0], kind="stable")]
-        ends = (np.flatnonzero(np.diff(table[:, 0], append=-1)) + 1).tolist()
+        rows = {row: index for index, row in enumerate(self.axes)}
+        carried = np.concatenate(list(self.axes.values()) or [np.zeros(0, np.int64)])
+        index = np.repeat(np.arange(len(rows)), [len(axis) for axis in self.axes.values()])
+        mine = wanted[carried]
+        places, counts = np.unique(carried[mine] * len(rows) + index[mine], return_counts=True)
+        read = [np.zeros(0, np.int64), *(units * len(rows) + rows[row] for row, units in self.read.items())]
+        table = np.column_stack([places % max(len(rows), 1), counts, np.isin(places, np.concatenate(read))])
+        found = places // max(len(rows), 1)
+        ends = (np.flatnonzero(np.diff(found, append=-1)) + 1).tolist()
         signs = dict.fromkeys(units, b"")
         for start, end in pairwise((0, *ends)):
-            signs[int(table[start, 0])] = table[start:end, 1:].tobytes()
+            signs[int(found[start])] = table[start:end].tobytes()
         return signs
 
     def _title(self, name: str, units: list[int], whole: int) -> str:
