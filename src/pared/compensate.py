@@ -2,75 +2,224 @@
 
 import copy
 from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from pared.signals import read_values
-from pared.surgery import Plan, Structure
+from pared.data.batches import Data, batches, suited
+from pared.signals import Reading, Watched, forked
+from pared.surgery import Group, Plan, Structure, StructureError
+from pared.surgery.structure import check_fits
+
+BUFFERED_ROWS = 32_768
+"""How many rows of values wait before they are summed: bounds memory whatever the data."""
+
+Key = tuple[str, int]
+"""A parameter and the axis along which it reads."""
 
 
-def compensate(model: nn.Module, structure: Structure, plan: Plan, x: Tensor, ridge: float = 1e-6) -> nn.Module:
+def compensate(
+    model: nn.Module, structure: Structure, plan: Plan, data: Tensor | Data, ridge: float = 1e-6
+) -> nn.Module:
     """A copy of the same shape whose reading weights make up for the units that `plan` removes; cut it afterwards.
 
-    For every weight W that reads values h (rows = samples and time steps), with D removed and K kept:
+    For every weight W that reads values h (rows = samples, time steps, places), with D removed and K kept:
 
         h_D ~ A h_K + a,   W_K <- W_K + W_D A,   b <- b + W_D a,   A = S_DK (S_KK + r I)^-1
 
     where S holds second moments (centred where there is an intercept) and r = ridge * mean diag S_KK. Recurrent
     weights are fitted without an intercept over all steps but the last; layers without a bias likewise. Moments are
-    those of the uncut network on the inputs `x`, summed in float64. Where the samples are fewer than the kept units
+    those of the uncut network on the inputs, summed in float64. Where the samples are fewer than the kept units
     the ridge decides; units that do not vary (below 1e-12 of the mean square) explain nothing.
 
-    Cost: two forward passes, and for each reading weight O(rows k^2 + k^3) with k values read.
-    Raises StructureError when the plan does not fit the structure.
+    A convolution reads channels: one A for all places of its kernel, and b takes W_D a summed over the kernel (at a
+    zero-padded border that is an approximation); a transposed one is fitted without an intercept. Attention's last
+    projection and, where queries, keys and values are one tensor, its first one are linear layers like any other. What
+    keeps its weights: grouped convolutions, query rows, normalisation, weights that both make and read (tied ones) or
+    are used transposed, weights computed by a parametrisation that has no inverse.
+
+    `data` is a tensor of inputs, a Batch, an (x, y) pair or an iterable of those such as a DataLoader; several inputs
+    are a tuple x within a Batch or pair. Inputs are moved to the model's device and type. A DataLoader is gone through
+    once, batch by batch, all of it: memory does not grow with the data.
+
+    Cost: one forward pass, and for each reading weight O(rows k^2 + k^3) with k values read.
+    Raises: StructureError when the plan does not fit the structure or the structure not the model.
     Source: linear compensation as in optimal brain surgery's grouped form and He, Zhang & Sun (2017), for recurrent
     weights by the pilot study of this project.
     """
     structure.bind(plan)
-    repaired = copy.deepcopy(model)
+    check_fits(model, structure)
+    repaired = _copied(model)
     removed = structure.removed(plan)
-    gone: dict[tuple[str, int], set[int]] = defaultdict(set)
-    for name, units in removed.items():
-        for s in structure[name].slices:
-            if s.role == "out":
-                gone[s.parameter, s.axis].update(s.indices(structure[name].width, units))
+    gone = _lost_entries(structure, removed)
     if not gone:
         return repaired
-    values = read_values(model, [structure[name] for name in removed], x)
-    tensors = dict(repaired.named_parameters())
-    for (parameter, axis), lost in gone.items():
-        bias = tensors.get(_bias_of(parameter))
-        lost_index = torch.tensor(sorted(lost))
-        kept_index = torch.tensor([i for i in range(tensors[parameter].shape[axis]) if i not in lost])
-        matrix, intercept = _regression(
-            values[parameter].double().cpu(), kept_index, lost_index, ridge, bias is not None
-        )
-        with torch.no_grad():
-            weight = tensors[parameter].movedim(axis, -1)
-            reading = weight[..., lost_index].double().cpu()
-            weight[..., kept_index] += (reading @ matrix).to(weight)
-            if bias is not None:
-                bias.add_((reading @ intercept).to(bias))
+    found = _moments(model, [structure[name] for name in removed], gone.keys(), data)
+    for (parameter, axis), moments in found.items():
+        _refit(repaired, parameter, axis, sorted(gone[parameter, axis]), moments, ridge)
     return repaired
 
 
-def _bias_of(parameter: str) -> str:
-    """The bias added to what a reading weight yields; a recurrent weight's repair has no intercept, hence none."""
-    path, _, leaf = parameter.rpartition(".")
-    return "" if leaf.startswith("weight_hh") else f"{path}.{leaf.replace('weight', 'bias', 1)}"
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:
+        raise StructureError(
+            f"{type(model).__name__} cannot be copied, because it holds tensors that carry gradients; detach them first"
+        ) from error
 
 
-def _regression(values: Tensor, kept: Tensor, lost: Tensor, ridge: float, intercept: bool) -> tuple[Tensor, Tensor]:
-    """Ridge regression of the lost columns on the kept ones: (A (lost, kept), a (lost,))."""
-    mean = values.mean(dim=0) if intercept and len(values) else torch.zeros(values.shape[1], dtype=values.dtype)
-    centred = values - mean
-    moments = centred.T @ centred / max(len(values), 1)
-    within = moments[kept][:, kept]
-    constant = 1e-12 * values.square().mean() if len(values) else 0.0  # variances below this are rounding
-    scale = within.diagonal().mean().clamp_min(constant)
-    if scale == 0:  # nothing to repair from: no rows, or every unit dead
-        return torch.zeros(len(lost), len(kept), dtype=values.dtype), torch.zeros(len(lost), dtype=values.dtype)
-    damped = within + ridge * scale * torch.eye(len(kept), dtype=values.dtype)
-    matrix = torch.linalg.solve(damped, moments[kept][:, lost]).T
-    return matrix, mean[lost] - matrix @ mean[kept]
+def _lost_entries(structure: Structure, removed: Mapping[str, Sequence[int]]) -> dict[Key, set[int]]:
+    """(parameter, axis) -> entries that read removed units, where the axis makes none."""
+    makes = {(s.parameter, s.axis) for group in structure for s in group.slices if s.role == "in"}
+    gone: dict[Key, set[int]] = defaultdict(set)
+    for name, units in removed.items():
+        for s in structure[name].slices:
+            if s.role == "out" and (s.parameter, s.axis) not in makes:
+                gone[s.parameter, s.axis].update(s.indices(structure[name].width, units))
+    return gone
+
+
+def _moments(
+    model: nn.Module, groups: list[Group], keys: Collection[Key], data: Tensor | Data
+) -> "dict[Key, _Moments]":
+    """Moments of what each weight reads, of those that are refitted."""
+    found: dict[Key, _Moments] = {}
+    unfit: set[str] = set()
+
+    def see(reading: Reading) -> None:
+        key = reading.parameter, reading.axis
+        if key not in keys:
+            return
+        if not reading.linear:
+            unfit.add(reading.parameter)
+        else:
+            found.setdefault(key, _Moments()).add(reading.values, reading.bias)
+
+    watched = Watched(model, groups, see)
+    with forked(model):  # a shuffling DataLoader draws its order from the global random state
+        for batch in [(data,)] if isinstance(data, Tensor) else batches(data):
+            watched(suited(batch[0], model))
+    unfit |= watched.elsewhere
+    owners: dict[str, set[str]] = defaultdict(set)
+    for (parameter, _), moments in found.items():
+        for bias in moments.biases:
+            owners[bias].add(parameter)
+    shared = {bias for bias, of in owners.items() if len(of) > 1 or bias in watched.elsewhere}
+    for moments in found.values():
+        if moments.biases & shared:
+            moments.forget_means()
+    return {key: moments for key, moments in found.items() if key[0] not in unfit}
+
+
+class _Moments:
+    """Count, mean and summed squares about it of rows that come in parts (Chan, Golub & LeVeque 1983).
+
+    Where some part comes without a bias that could take over an intercept, squares are about zero and the mean is 0.
+    """
+
+    def __init__(self) -> None:
+        self.count, self.waiting, self.centred = 0, 0, True
+        self.biases: set[str] = set()
+        self.mean = self.squares = torch.zeros(0)
+        self._rows: list[Tensor] = []
+
+    def add(self, values: Tensor, bias: str | None) -> None:
+        if bias is None:
+            self.forget_means()
+        else:
+            self.biases.add(bias)
+        for rows in torch.split(values.reshape(-1, values.shape[-1]), BUFFERED_ROWS):
+            self._rows.append(rows.detach().clone())
+            self.waiting += len(rows)
+            if self.waiting >= BUFFERED_ROWS:
+                self._sum()
+
+    def forget_means(self) -> None:
+        if self.centred and self.count:
+            self.squares = self.squares + self.count * torch.outer(self.mean, self.mean)
+            self.mean = torch.zeros_like(self.mean)
+        self.centred = False
+
+    def _sum(self) -> None:
+        if not self._rows:
+            return
+        rows = torch.cat(self._rows)
+        rows = (rows.cpu() if rows.device.type == "mps" else rows).double()  # which has no float64
+        self._rows, self.waiting = [], 0
+        count, total = len(rows), self.count + len(rows)
+        if count == 0:
+            return
+        mean = rows.mean(dim=0) if self.centred else rows.new_zeros(rows.shape[1])
+        around = rows - mean if self.centred else rows
+        squares, mean = (around.T @ around).cpu(), mean.cpu()
+        if self.count == 0:
+            self.count, self.mean, self.squares = count, mean, squares
+            return
+        shift = mean - self.mean
+        self.squares = self.squares + squares + torch.outer(shift, shift) * (self.count * count / total)
+        self.mean = self.mean + shift * (count / total)
+        self.count = total
+
+    def regression(self, kept: Tensor, lost: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+        """Ridge regression of the lost columns on the kept ones: (A (lost, kept), a (lost,))."""
+        self._sum()
+        nothing = torch.zeros(len(lost), len(kept), dtype=torch.float64), torch.zeros(len(lost), dtype=torch.float64)
+        if not self.count:
+            return nothing
+        moments = self.squares / self.count
+        within = moments[kept][:, kept]
+        constant = 1e-12 * (moments.diagonal() + self.mean.square()).mean()  # variances below this are rounding
+        scale = within.diagonal().mean().clamp_min(constant)
+        if scale == 0:  # nothing to repair from: every unit is dead
+            return nothing
+        damped = within + ridge * scale * torch.eye(len(kept), dtype=torch.float64)
+        matrix = torch.linalg.solve(damped, moments[kept][:, lost]).T
+        return matrix, self.mean[lost] - matrix @ self.mean[kept]
+
+
+@torch.no_grad()
+def _refit(model: nn.Module, parameter: str, axis: int, lost: list[int], moments: _Moments, ridge: float) -> None:
+    """Changes what `parameter` reads, in place."""
+    old = _tensor(model, parameter)
+    lost_index = torch.tensor(lost)
+    kept_index = torch.tensor([i for i in range(old.shape[axis]) if i not in set(lost)])
+    matrix, intercept = moments.regression(kept_index, lost_index, ridge)
+    reading = old.movedim(axis, -1)[..., lost_index.to(old.device)].double().cpu()
+    new = old.clone()
+    new.movedim(axis, -1)[..., kept_index.to(old.device)] += (reading @ matrix).to(old)
+    if not _put(model, parameter, new) or not moments.centred:
+        return
+    for name in moments.biases:
+        bias = _tensor(model, name)
+        shift = (reading @ intercept).flatten(1).sum(dim=1) if reading.dim() > 2 else reading @ intercept
+        _put(model, name, bias + shift.to(bias))
+
+
+def _tensor(model: nn.Module, name: str) -> Tensor:
+    path, _, leaf = name.rpartition(".")
+    tensor = getattr(model.get_submodule(path), leaf)
+    assert isinstance(tensor, Tensor)
+    return tensor
+
+
+def _put(model: nn.Module, name: str, value: Tensor) -> bool:
+    """Gives a weight another value; False, and nothing changed, where a parametrisation cannot."""
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    if not parametrize.is_parametrized(module, leaf):
+        _tensor(model, name).copy_(value)
+        return True
+    own = cast(Any, module.parametrizations)[leaf]
+    before = {key: tensor.clone() for key, tensor in own.state_dict().items()}
+    try:
+        setattr(module, leaf, value)
+        if torch.allclose(_tensor(model, name), value, rtol=1e-5, atol=1e-7):
+            return True
+    except (NotImplementedError, RuntimeError, ValueError):
+        pass
+    own.load_state_dict(before)
+    return False

@@ -14,6 +14,7 @@ from torch.nn.functional import mse_loss
 from pared import criteria, evaluation
 from pared.compensate import compensate as repair
 from pared.data import Split, first_batch
+from pared.data.batches import example, suited_batch
 from pared.outcomes import (
     CONTROLS,
     Candidate,
@@ -51,17 +52,19 @@ def prune(
 ) -> nn.Module:
     """A smaller copy of a trained model: scores its units, removes the lowest, repairs what read them.
 
-    `data` is a Batch, an (x, y) pair or a DataLoader; its first 512 samples are looked at. `ratio` is the fraction of
+    `data` is a Batch, an (x, y) pair or a DataLoader; its first 512 samples are looked at, moved to the model's device
+    and type. Samples lie along the first axis; a network with several inputs takes a tuple of tensors as x. Of several
+    outputs the first tensor is the one that counts. `ratio` is the fraction of
     units removed from every layer, or any rule of `select`; `keep` protects groups by name or pattern. With
     `compensate` the weights that read removed units are refitted by least squares, without training.
 
     The short form of `trace`, a criterion, `select`, `compensate` and `cut`; use these to look at the plan or save it.
     Returns a new module; the one passed in stays as it is. Raises StructureError, ValueError as those do.
     """
-    batch = first_batch(data, SCORING_SAMPLES)
-    structure = trace(model, batch.x[:1])
+    batch = suited_batch(first_batch(data, SCORING_SAMPLES), model)
+    structure = trace(model, example(batch.x))
     plan = select(unit_scores(model, batch, criterion, loss, structure), structure, ratio, keep=keep)
-    repaired = repair(model, structure, plan, batch.x) if compensate else model
+    repaired = repair(model, structure, plan, batch) if compensate else model
     return cut(repaired, structure, plan)
 
 

@@ -5,9 +5,12 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+Inputs = Tensor | tuple[Tensor, ...]
+"""What a network takes: a tensor, or a tuple of tensors where it takes several; samples lie along the first axis."""
+
 
 class Batch(NamedTuple):
-    """Inputs `x` and targets `y`, paired along the first axis."""
+    """Inputs `x` and targets `y`, paired along the first axis; `x` may be a tuple of inputs, as `Inputs` says."""
 
     x: Tensor
     y: Tensor

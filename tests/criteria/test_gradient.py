@@ -41,7 +41,7 @@ def test_many_samples_are_scored_in_chunks(monkeypatch):
     model = forecaster()
     data = batch(model, samples=40)
     whole = taylor(model, data, mse_loss)
-    monkeypatch.setattr("pared.signals._BATCHED_ENTRIES", 1000)
+    monkeypatch.setattr("pared.signals.gates.BATCHED_ENTRIES", 1000)
     for name, values in taylor(model, data, mse_loss).items():
         torch.testing.assert_close(values, whole[name])
 

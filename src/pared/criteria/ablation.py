@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from pared.signals import Gates, gated, open_gates
+from pared.data.batches import example, suited_batch
+from pared.signals import Gates, forked, gated, open_gates
 from pared.surgery import trace
 from pared.types import Batch, Loss, Scores
 
@@ -18,12 +19,13 @@ def ablation(model: nn.Module, batch: Batch, loss: Loss) -> Scores:
     comparable between groups. Cost: one forward pass a unit.
     Source: Mozer & Smolensky, Skeletonization (1989), exactly.
     """
-    structure = trace(model, batch.x[:1])
+    batch = suited_batch(batch, model)
+    structure = trace(model, example(batch.x))
     call = gated(model, structure)
     gates = open_gates(model, structure)
 
     def value(gates: Gates) -> Tensor:
-        with torch.random.fork_rng(devices=[]):
+        with forked(model):
             return loss(call(gates, batch.x), batch.y)
 
     whole = value(gates)

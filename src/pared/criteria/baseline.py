@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from pared.data.batches import example, suited_batch
 from pared.surgery import trace
 from pared.types import Batch, Loss, Scores
 
@@ -12,5 +13,6 @@ def random(model: nn.Module, batch: Batch, loss: Loss, *, seed: int = 0) -> Scor
 
     Scores: group -> (units,), no unit, in [0, 1). Cost: one trace.
     """
+    x = example(suited_batch(batch, model).x)
     generator = torch.Generator().manual_seed(seed)
-    return {group.name: torch.rand(group.width, generator=generator) for group in trace(model, batch.x[:1])}
+    return {group.name: torch.rand(group.width, generator=generator) for group in trace(model, x)}

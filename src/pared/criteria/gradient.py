@@ -4,6 +4,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from pared.data.batches import example, suited_batch
 from pared.signals import unit_gradients
 from pared.surgery import trace
 from pared.types import Batch, Loss, Scores
@@ -19,10 +20,12 @@ def taylor(
     that removal adds. `of="loss"` differentiates each sample's loss instead, which vanishes where the fit is perfect.
 
     Scores: group -> (units,), output (or loss) units to the power, >= 0; comparable between groups.
-    Cost: one vectorised forward and backward a sample and output. Source: Molchanov et al. (2017), eq. 8, with the gate
+    Cost: one forward pass a sample and one backward pass a sample and output, vectorised where PyTorch can: with
+    hundreds of outputs choose `of="loss"`. Source: Molchanov et al. (2017), eq. 8, with the gate
     of Michel et al. (2019) and the output form of Gauss-Newton; per-sample values, as sums over the batch would cancel.
     """
-    structure = trace(model, batch.x[:1])
+    batch = suited_batch(batch, model)
+    structure = trace(model, example(batch.x))
 
     def output(out: Tensor, target: Tensor) -> Tensor:
         return out.flatten()
@@ -30,5 +33,9 @@ def taylor(
     def sample_loss(out: Tensor, target: Tensor) -> Tensor:
         return loss(out, target).reshape(1)
 
-    gradients = unit_gradients(model, structure, batch.x, output if of == "output" else sample_loss, batch.y)
-    return {name: (gradient.abs() ** power).sum(dim=1).mean(dim=0) for name, gradient in gradients.items()}
+    def size(gradient: Tensor) -> Tensor:
+        return (gradient.abs() ** power).sum(dim=0)
+
+    value = output if of == "output" else sample_loss
+    gradients = unit_gradients(model, structure, batch.x, value, batch.y, size)
+    return {name: each.mean(dim=0) for name, each in gradients.items()}

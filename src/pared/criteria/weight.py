@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pared.data.batches import example, suited_batch
+from pared.signals import plain_parameters
 from pared.surgery import Group, StructureError, trace
 from pared.types import Batch, Loss, Scores
 
@@ -15,10 +17,11 @@ GATES = {4: ("i", "f", "g", "o"), 3: ("r", "z", "n"), 1: ("h",)}
 def magnitude(model: nn.Module, batch: Batch, loss: Loss) -> Scores:
     """|w| of every weight.
 
-    Scores: parameter -> its shape, unit of the weight, >= 0. `by_unit` reduces them to units.
+    Scores: parameter -> its shape, unit of the weight, >= 0. `by_unit` reduces them to units. A weight computed by a
+    parametrisation (weight_norm) is scored under its own name, as `conv.weight`.
     Cost: O(parameters), no forward pass. Source: Han et al., Learning both Weights and Connections (2015).
     """
-    return {name: parameter.detach().abs() for name, parameter in model.named_parameters()}
+    return {name: parameter.abs() for name, parameter in plain_parameters(model).items()}
 
 
 def junk(
@@ -41,11 +44,12 @@ def junk(
     Scores: recurrent group -> (units,), unit of the weight, >= 0; other groups are not scored. A threshold on it
     depends on width, initialiser and training length (an untrained orthogonal 16-unit layer has 0.100): prefer ratios.
     Cost: O(u^2) a layer.
-    Raises: StructureError for a network without recurrent layers, ValueError for an unknown gate.
+    Raises: StructureError for a network without recurrent layers (those with projections have no square block),
+    ValueError for an unknown gate.
     Source: Huang, Gu & Yang, Acta Phys. Sin. 71, 160501 (2022), table 3 and section 4.3.
     """
     scores: Scores = {}
-    for group in trace(model, batch.x[:1]):
+    for group in trace(model, example(suited_batch(batch, model).x)):
         block = gate_block(model, group, gate)
         if block is None:
             continue
@@ -55,22 +59,28 @@ def junk(
         scores[group.name] = size.mean(dim=0 if direction == "out" else 1)
     if not scores:
         raise StructureError(
-            "the junk criterion scores recurrent layers, this network has none; use taylor or magnitude"
+            "the junk criterion scores recurrent layers (without projections), this network has none; "
+            "use taylor or magnitude"
         )
     return scores
 
 
 def gate_block(model: nn.Module, group: Group, gate: str | None = None) -> Tensor | None:
-    """The (units, units) recurrent block of one gate, or None for a group that is not a recurrent layer.
+    """The (units, units) recurrent block of one gate, or None for a group that is not a whole recurrent layer.
 
     `gate` None is the output gate of an LSTM, the candidate of a GRU, the only block of an RNN.
     """
     own = next((s for s in group.slices if s.role == "in" and ".weight_hh" in f".{s.parameter}"), None)
-    if own is None:
-        return None
+    weights = plain_parameters(model)
+    if (
+        own is None
+        or own.blocks not in GATES
+        or weights[own.parameter].shape != (own.blocks * group.width, group.width)
+    ):
+        return None  # a layer with projections has no square block
     gates = GATES[own.blocks]
     gate = gates[-1] if gate is None else gate
     if gate not in gates:
         raise ValueError(f"{group.name!r} has the gates {', '.join(gates)}, not {gate!r}")
     start = gates.index(gate) * group.width
-    return dict(model.named_parameters())[own.parameter][start : start + group.width]
+    return weights[own.parameter][start : start + group.width]

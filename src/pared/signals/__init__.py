@@ -1,0 +1,26 @@
+"""What can be looked at in a network: what each weight multiplies, and gradients with respect to units.
+
+The only place with hooks. Every function works on a private copy in evaluation mode: the model stays as it is.
+"""
+
+from pared.signals.gates import Gates, gated, open_gates, reading_slices, unit_gradients
+from pared.signals.private import forked, plain_parameters, private, tensor_of
+from pared.signals.readings import Reading, Watched, module_inputs, read_values
+from pared.signals.unrolled import unrolled
+
+__all__ = [
+    "Gates",
+    "Reading",
+    "Watched",
+    "forked",
+    "gated",
+    "module_inputs",
+    "open_gates",
+    "plain_parameters",
+    "private",
+    "read_values",
+    "reading_slices",
+    "tensor_of",
+    "unit_gradients",
+    "unrolled",
+]
