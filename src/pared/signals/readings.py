@@ -43,7 +43,7 @@ class Watched:
     """Runs a private copy of a model and hands every reading of the groups' units to `see`, call by call.
 
     Covers linear layers and matrix products, convolutions (channels last), recurrent layers and cells (their states,
-    but initial states of zero), the projections of attention. `elsewhere` collects the names of weights that were
+    but for those of zero, such as initial ones), the projections of attention. `elsewhere` collects the names of weights that were
     also used in a way that is not among these, such as transposed or by einsum: they do not belong to one reader.
     Cost: one forward pass a call, in which recurrent layers are written out step by step.
     """
@@ -84,12 +84,13 @@ class Watched:
         name = self.names.get(id(seen.weight))
         if name is None or (name, seen.axis) not in self.wanted:
             return
-        bias = None if seen.bias is None else self.names.get(id(seen.bias))
+        bias, values = None if seen.bias is None else self.names.get(id(seen.bias)), seen.values
         if name.rpartition(".")[2].startswith("weight_hh"):  # fitted without an intercept; zeros teach nothing
-            if not bool(seen.values.any()):
+            values = values.reshape(-1, values.shape[-1])
+            values, bias = values[values.any(dim=1)], None
+            if not len(values):
                 return
-            bias = None
-        self.see(Reading(name, seen.axis, seen.values, bias, seen.linear))
+        self.see(Reading(name, seen.axis, values, bias, seen.linear))
 
     def _projections(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """What the projections of attention read, and the queries they make."""
