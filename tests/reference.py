@@ -193,3 +193,21 @@ def by_unit(scores, structure, role=None):
         if units[0]:
             found[group.name] = [sum(values) / len(values) for values in units]
     return found
+
+
+def repaired_convolution(weight, bias, values, kept, lost, ridge: float):
+    """As `repaired` for a convolution's weight (out, in, *kernel): one A for all its places, entry by entry.
+
+    `values` (rows, channels); without a bias the fit has no intercept.
+    """
+    matrix, shift = ridge_fit(values[:, kept], values[:, lost], ridge, bias is not None)
+    new, new_bias = weight.copy(), None if bias is None else bias.copy()
+    for o in range(weight.shape[0]):
+        for place in np.ndindex(weight.shape[2:]):
+            for k, channel in enumerate(kept):
+                for d, gone in enumerate(lost):
+                    new[(o, channel, *place)] += weight[(o, gone, *place)] * matrix[d, k]
+            if bias is not None:
+                for d, gone in enumerate(lost):
+                    new_bias[o] += weight[(o, gone, *place)] * shift[d]
+    return new, new_bias

@@ -10,12 +10,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from pared.data.batches import Data, batches, suited
+from pared.moments import Moments
 from pared.signals import Reading, Watched, forked
 from pared.surgery import Group, Plan, Structure, StructureError
 from pared.surgery.structure import check_fits
-
-BUFFERED_ROWS = 32_768
-"""How many rows of values wait before they are summed: bounds memory whatever the data."""
 
 Key = tuple[str, int]
 """A parameter and the axis along which it reads."""
@@ -83,11 +81,9 @@ def _lost_entries(structure: Structure, removed: Mapping[str, Sequence[int]]) ->
     return gone
 
 
-def _moments(
-    model: nn.Module, groups: list[Group], keys: Collection[Key], data: Tensor | Data
-) -> "dict[Key, _Moments]":
+def _moments(model: nn.Module, groups: list[Group], keys: Collection[Key], data: Tensor | Data) -> dict[Key, Moments]:
     """Moments of what each weight reads, of those that are refitted."""
-    found: dict[Key, _Moments] = {}
+    found: dict[Key, Moments] = {}
     unfit: set[str] = set()
 
     def see(reading: Reading) -> None:
@@ -97,7 +93,7 @@ def _moments(
         if not reading.linear:
             unfit.add(reading.parameter)
         else:
-            found.setdefault(key, _Moments()).add(reading.values, reading.bias)
+            found.setdefault(key, Moments()).add(reading.values, reading.bias)
 
     watched = Watched(model, groups, see)
     with forked(model):  # a shuffling DataLoader draws its order from the global random state
@@ -115,74 +111,8 @@ def _moments(
     return {key: moments for key, moments in found.items() if key[0] not in unfit}
 
 
-class _Moments:
-    """Count, mean and summed squares about it of rows that come in parts (Chan, Golub & LeVeque 1983).
-
-    Where some part comes without a bias that could take over an intercept, squares are about zero and the mean is 0.
-    """
-
-    def __init__(self) -> None:
-        self.count, self.waiting, self.centred = 0, 0, True
-        self.biases: set[str] = set()
-        self.mean = self.squares = torch.zeros(0)
-        self._rows: list[Tensor] = []
-
-    def add(self, values: Tensor, bias: str | None) -> None:
-        if bias is None:
-            self.forget_means()
-        else:
-            self.biases.add(bias)
-        for rows in torch.split(values.reshape(-1, values.shape[-1]), BUFFERED_ROWS):
-            self._rows.append(rows.detach().clone())
-            self.waiting += len(rows)
-            if self.waiting >= BUFFERED_ROWS:
-                self._sum()
-
-    def forget_means(self) -> None:
-        if self.centred and self.count:
-            self.squares = self.squares + self.count * torch.outer(self.mean, self.mean)
-            self.mean = torch.zeros_like(self.mean)
-        self.centred = False
-
-    def _sum(self) -> None:
-        if not self._rows:
-            return
-        rows = torch.cat(self._rows)
-        rows = (rows.cpu() if rows.device.type == "mps" else rows).double()  # which has no float64
-        self._rows, self.waiting = [], 0
-        count, total = len(rows), self.count + len(rows)
-        if count == 0:
-            return
-        mean = rows.mean(dim=0) if self.centred else rows.new_zeros(rows.shape[1])
-        around = rows - mean if self.centred else rows
-        squares, mean = (around.T @ around).cpu(), mean.cpu()
-        if self.count == 0:
-            self.count, self.mean, self.squares = count, mean, squares
-            return
-        shift = mean - self.mean
-        self.squares = self.squares + squares + torch.outer(shift, shift) * (self.count * count / total)
-        self.mean = self.mean + shift * (count / total)
-        self.count = total
-
-    def regression(self, kept: Tensor, lost: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
-        """Ridge regression of the lost columns on the kept ones: (A (lost, kept), a (lost,))."""
-        self._sum()
-        nothing = torch.zeros(len(lost), len(kept), dtype=torch.float64), torch.zeros(len(lost), dtype=torch.float64)
-        if not self.count:
-            return nothing
-        moments = self.squares / self.count
-        within = moments[kept][:, kept]
-        constant = 1e-12 * (moments.diagonal() + self.mean.square()).mean()  # variances below this are rounding
-        scale = within.diagonal().mean().clamp_min(constant)
-        if scale == 0:  # nothing to repair from: every unit is dead
-            return nothing
-        damped = within + ridge * scale * torch.eye(len(kept), dtype=torch.float64)
-        matrix = torch.linalg.solve(damped, moments[kept][:, lost]).T
-        return matrix, self.mean[lost] - matrix @ self.mean[kept]
-
-
 @torch.no_grad()
-def _refit(model: nn.Module, parameter: str, axis: int, lost: list[int], moments: _Moments, ridge: float) -> None:
+def _refit(model: nn.Module, parameter: str, axis: int, lost: list[int], moments: Moments, ridge: float) -> None:
     """Changes what `parameter` reads, in place."""
     old = _tensor(model, parameter)
     lost_index = torch.tensor(lost)
@@ -217,7 +147,8 @@ def _put(model: nn.Module, name: str, value: Tensor) -> bool:
     before = {key: tensor.clone() for key, tensor in own.state_dict().items()}
     try:
         setattr(module, leaf, value)
-        if torch.allclose(_tensor(model, name), value, rtol=1e-5, atol=1e-7):
+        rounding = 16 * torch.finfo(value.dtype).eps
+        if torch.allclose(_tensor(model, name), value, rtol=rounding, atol=rounding * float(value.abs().max())):
             return True
     except (NotImplementedError, RuntimeError, ValueError):
         pass

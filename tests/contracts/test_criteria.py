@@ -8,12 +8,19 @@ import pytest
 import torch
 from torch.nn.functional import mse_loss
 
+from kinds import KINDS
 from networks import batch, forecaster, mlp, snapshot, unchanged
 from pared import criteria
+from pared.data.batches import example
 from pared.selection import by_unit
-from pared.surgery import trace
+from pared.signals import plain_parameters, tensor_of
+from pared.surgery import Plan, Structure, StructureError, mask, trace
+from pared.testing import check_criterion, permuted
 
-NETWORKS = {"mlp": mlp, **{cell: partial(forecaster, cell) for cell in ("lstm", "gru", "rnn")}}
+FIRST = {"mlp": mlp, **{cell: partial(forecaster, cell) for cell in ("lstm", "gru", "rnn")}}
+OTHERS = {name: kind.build for name, kind in KINDS.items() if name not in FIRST}
+NETWORKS = {**FIRST, **OTHERS}
+RECURRENT = ("lstm", "gru", "rnn", "bidirectional", "relu", "started", "cells")
 CRITERIA = {
     "ablation": criteria.ablation,
     "activation": criteria.activation,
@@ -25,10 +32,18 @@ CRITERIA = {
     "taylor": criteria.taylor,
     "taylor of the loss": partial(criteria.taylor, of="loss", power=1),
 }
-PAIRS = [(c, n) for c in CRITERIA for n in NETWORKS if not (c.startswith("junk") and n == "mlp")]
+PAIRS = [(c, n) for c in CRITERIA for n in NETWORKS if not c.startswith("junk") or n in RECURRENT]
 CALLS_LOSS = ("ablation", "taylor of the loss")
+first_pairs = pytest.mark.parametrize(("criterion", "network"), [p for p in PAIRS if p[1] in FIRST])
 every_pair = pytest.mark.parametrize(("criterion", "network"), PAIRS)
-every_informed_pair = pytest.mark.parametrize(("criterion", "network"), [p for p in PAIRS if p[0] != "random"])
+
+
+def data_of(network, model, samples=6):
+    return KINDS[network].batch(samples) if network in OTHERS else batch(model, samples)
+
+
+def called(model, data):
+    return tensor_of(model(*((data.x,) if isinstance(data.x, torch.Tensor) else data.x)))
 
 
 class LossError(Exception):
@@ -45,8 +60,8 @@ def in_use(network):
     model = NETWORKS[network]()
     model.register_buffer("steps", torch.tensor(7))
     model.train()
-    data = batch(model)
-    mse_loss(model(data.x), data.y).backward()
+    data = data_of(network, model)
+    mse_loss(called(model, data), data.y).backward()
     layers = [m for m in model.modules() if list(m.parameters(recurse=False))]
     layers[0].eval()
     next(layers[-1].parameters()).requires_grad_(False)
@@ -55,23 +70,27 @@ def in_use(network):
     return model
 
 
+def flat(data):
+    return [*((data.x,) if isinstance(data.x, torch.Tensor) else data.x), data.y]
+
+
 def global_states():
     return torch.get_rng_state().clone(), np.random.get_state()[1].copy(), python_random.getstate()
 
 
 @pytest.mark.parametrize("loss", [mse_loss, failing_loss])
-@every_pair
+@first_pairs
 def test_law_1_nothing_changes_also_after_an_exception(criterion, network, loss):
     model = in_use(network)
-    data = batch(model)
-    before, inputs, states = snapshot(model), [part.clone() for part in data], global_states()
+    data = data_of(network, model)
+    before, inputs, states = snapshot(model), [part.clone() for part in flat(data)], global_states()
     if loss is failing_loss and criterion in CALLS_LOSS:
         with pytest.raises(LossError):
             CRITERIA[criterion](model, data, loss)
     else:
         CRITERIA[criterion](model, data, loss)
     unchanged(before, model)
-    assert all(torch.equal(a, b) for a, b in zip(inputs, data, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(inputs, flat(data), strict=True))
     after = global_states()
     assert torch.equal(states[0], after[0])
     assert (states[1] == after[1]).all()
@@ -79,13 +98,13 @@ def test_law_1_nothing_changes_also_after_an_exception(criterion, network, loss)
     assert torch.is_grad_enabled()
 
 
-@every_pair
+@first_pairs
 def test_law_2_names_shapes_and_values(criterion, network):
     model = NETWORKS[network]()
-    data = batch(model)
+    data = data_of(network, model)
     scores = CRITERIA[criterion](model, data, mse_loss)
-    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    groups = {group.name: (group.width,) for group in trace(model, data.x[:1])}
+    shapes = {name: tuple(p.shape) for name, p in plain_parameters(model).items()}
+    groups = {group.name: (group.width,) for group in trace(model, example(data.x))}
     assert scores
     kinds = {name in groups for name in scores}
     assert len(kinds) == 1, "one kind of score"
@@ -93,15 +112,15 @@ def test_law_2_names_shapes_and_values(criterion, network):
         assert tuple(values.shape) == (groups | shapes)[name]
         assert values.isfinite().all()
         assert not values.requires_grad
-    again = CRITERIA[criterion](NETWORKS[network](), batch(model), mse_loss)
+    again = CRITERIA[criterion](NETWORKS[network](), data_of(network, model), mse_loss)
     assert scores.keys() == again.keys()
     assert all(torch.equal(scores[name], again[name]) for name in scores)
 
 
-@every_pair
+@first_pairs
 def test_scores_depend_on_the_weights_not_on_the_mode(criterion, network):
     model = NETWORKS[network]()
-    data = batch(model)
+    data = data_of(network, model)
     one = CRITERIA[criterion](model.train(), data, mse_loss)
     two = CRITERIA[criterion](model.eval(), data, mse_loss)
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -110,26 +129,51 @@ def test_scores_depend_on_the_weights_not_on_the_mode(criterion, network):
 def silenced(network, group, unit):
     """A network one unit of which is dead: nothing makes it and nothing reads it."""
     model = NETWORKS[network]()
-    g = trace(model, batch(model).x[:1])[group]
+    g = trace(model, example(data_of(network, model).x))[group]
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     with torch.no_grad():
         for s in g.slices:
-            model.get_parameter(s.parameter).index_fill_(s.axis, torch.tensor(s.indices(g.width, [unit])), 0.0)
+            index = torch.tensor(s.indices(g.width, [unit]))
+            if s.parameter in tensors:
+                tensors[s.parameter].index_fill_(s.axis, index, 0.0)
+            else:  # weight_norm computes it: the lengths of rows are those of its first tensor
+                path, _, leaf = s.parameter.rpartition(".")
+                computed = model.get_submodule(path).parametrizations[leaf]
+                (computed.original1 if s.axis else computed.original0).index_fill_(s.axis, index, 0.0)
     return model
 
 
-@every_informed_pair
+SIGNS = [(c, n) for c, n in PAIRS if c != "random"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("criterion", "network"), SIGNS)
 def test_higher_means_keep(criterion, network):
-    """A unit without weights scores no higher than any other unit of its group (random scores know nothing of it)."""
-    group = "second" if network == "mlp" else "recurrent.0.l0"
-    model = silenced(network, group, 2)
-    data = batch(model)
+    """A unit without weights scores lowest in its group, and brute force agrees that it does nothing."""
+    plain = NETWORKS[network]()
+    for group in trace(plain, example(data_of(network, plain).x)):
+        if group.width > 1:
+            check_sign(criterion, network, group.name, unit=1)
+
+
+def check_sign(criterion, network, group, unit):
+    model = silenced(network, group, unit)
+    data = data_of(network, model)
+    structure = trace(model, example(data.x))
     scores = CRITERIA[criterion](model, data, mse_loss)
-    scores = scores if group in scores else by_unit(scores, trace(model, data.x[:1]))
-    values = scores[group].abs() if criterion == "ablation" else scores[group]
-    assert int(values.argmin()) == 2
+    scores = scores if group in scores else by_unit(scores, structure)
+    whole = called(model, data)
+    alone = Structure((structure[group],))  # layers of one width could not lose a unit in one of them alone
+    rests = [[k for k in range(structure[group].width) if k != j] for j in range(structure[group].width)]
+    damage = [float((called(mask(model, alone, Plan({group: rest})), data) - whole).abs().max()) for rest in rests]
+    assert damage[unit] == min(damage) <= 1e-12 < max(damage)
+    if group in scores:
+        values = scores[group].abs() if criterion == "ablation" else scores[group]
+        assert int(values.argmin()) == unit, group
+        assert values[unit] < values.max()
 
 
-def permuted(network, order):
+def written_out(network, order):
     """The network with the units of one hidden layer in another order, written out layer by layer."""
     model = NETWORKS[network]()
     with torch.no_grad():
@@ -151,10 +195,10 @@ def permuted(network, order):
 
 
 @pytest.mark.parametrize("order", [[4, 3, 2, 1, 0], [2, 0, 1, 4, 3]])
-@every_informed_pair
+@pytest.mark.parametrize(("criterion", "network"), [p for p in PAIRS if p[0] != "random" and p[1] in FIRST])
 def test_scores_follow_a_permutation_of_units(criterion, network, order):
     plain = NETWORKS[network]()
-    shuffled, group = permuted(network, order)
+    shuffled, group = written_out(network, order)
     data = batch(plain)
     torch.testing.assert_close(plain(data.x), shuffled(data.x))
     structure = trace(plain, data.x[:1])
@@ -164,3 +208,26 @@ def test_scores_follow_a_permutation_of_units(criterion, network, order):
     for name in one:
         expected = one[name][order] if name == group else one[name]
         torch.testing.assert_close(two[name], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("network", FIRST)
+def test_the_published_permutation_is_the_one_written_out(network):
+    order = [2, 0, 1, 4, 3]
+    model, group = written_out(network, order)
+    plain = NETWORKS[network]()
+    found = permuted(plain, trace(plain, batch(plain).x)[group], order)
+    for name, parameter in found.named_parameters():
+        assert torch.equal(parameter, model.get_parameter(name)), name
+
+
+@every_pair
+def test_the_published_laws_hold(criterion, network):
+    model = NETWORKS[network]()
+    check_criterion(CRITERIA[criterion], model, data_of(network, model), mse_loss, informed=criterion != "random")
+
+
+@pytest.mark.parametrize("network", [name for name in NETWORKS if name not in RECURRENT])
+def test_junk_says_that_it_scores_recurrent_layers(network):
+    model = NETWORKS[network]()
+    with pytest.raises(StructureError, match="scores recurrent layers"):
+        criteria.junk(model, data_of(network, model), mse_loss)

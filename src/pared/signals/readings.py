@@ -43,8 +43,9 @@ class Watched:
     """Runs a private copy of a model and hands every reading of the groups' units to `see`, call by call.
 
     Covers linear layers and matrix products, convolutions (channels last), recurrent layers and cells (their states,
-    but for those of zero, such as initial ones), the projections of attention. `elsewhere` collects the names of weights that were
-    also used in a way that is not among these, such as transposed or by einsum: they do not belong to one reader.
+    but for those of zero, such as initial ones), the projections of attention. `elsewhere` collects the names of
+    weights that were also used in a way that is not among these, such as transposed or by einsum: they do not belong to
+    one reader.
     Cost: one forward pass a call, in which recurrent layers are written out step by step.
     """
 

@@ -1,0 +1,79 @@
+"""Means and second moments of values that come in parts, in float64, and the ridge regression that they give."""
+
+import torch
+from torch import Tensor
+
+BUFFERED_ROWS = 8192
+"""How many rows of values wait before they are summed: bounds memory whatever the data."""
+
+
+class Moments:
+    """Count, mean and summed squares about it of rows that come in parts (Chan, Golub & LeVeque 1983).
+
+    Where some part comes without a bias that could take over an intercept, squares are about zero and the mean is 0.
+    """
+
+    def __init__(self) -> None:
+        self.count, self.centred = 0, True
+        self.biases: set[str] = set()
+        self.mean = self.squares = torch.zeros(0)
+        self._rows: list[Tensor] = []
+        self._waiting = 0
+
+    def add(self, values: Tensor, bias: str | None) -> None:
+        """Rows along the last axis of `values`; `bias` names what could take over an intercept."""
+        if bias is None:
+            self.forget_means()
+        else:
+            self.biases.add(bias)
+        for rows in torch.split(values.reshape(-1, values.shape[-1]), BUFFERED_ROWS):
+            self._rows.append(rows.detach().clone())
+            self._waiting += len(rows)
+            if self._waiting >= BUFFERED_ROWS:
+                self._sum()
+
+    def forget_means(self) -> None:
+        """Squares about zero from here on, and for what came before."""
+        if not self.centred:
+            return
+        self._sum()
+        if self.count:
+            self.squares = self.squares + self.count * torch.outer(self.mean, self.mean)
+            self.mean = torch.zeros_like(self.mean)
+        self.centred = False
+
+    def _sum(self) -> None:
+        if not self._rows:
+            return
+        rows = torch.cat(self._rows)
+        rows = (rows.cpu() if rows.device.type == "mps" else rows).double()  # which has no float64
+        self._rows, self._waiting = [], 0
+        count, total = len(rows), self.count + len(rows)
+        if count == 0:
+            return
+        mean = rows.mean(dim=0) if self.centred else rows.new_zeros(rows.shape[1])
+        around = rows - mean if self.centred else rows
+        squares, mean = (around.T @ around).cpu(), mean.cpu()
+        if self.count == 0:
+            self.count, self.mean, self.squares = count, mean, squares
+            return
+        shift = mean - self.mean
+        self.squares = self.squares + squares + torch.outer(shift, shift) * (self.count * count / total)
+        self.mean = self.mean + shift * (count / total)
+        self.count = total
+
+    def regression(self, kept: Tensor, lost: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+        """Ridge regression of the lost columns on the kept ones: (A (lost, kept), a (lost,))."""
+        self._sum()
+        nothing = torch.zeros(len(lost), len(kept), dtype=torch.float64), torch.zeros(len(lost), dtype=torch.float64)
+        if not self.count:
+            return nothing
+        moments = self.squares / self.count
+        within = moments[kept][:, kept]
+        constant = 1e-12 * (moments.diagonal() + self.mean.square()).mean()  # variances below this are rounding
+        scale = within.diagonal().mean().clamp_min(constant)
+        if scale == 0:  # nothing to repair from: every unit is dead
+            return nothing
+        damped = within + ridge * scale * torch.eye(len(kept), dtype=torch.float64)
+        matrix = torch.linalg.solve(damped, moments[kept][:, lost]).T
+        return matrix, self.mean[lost] - matrix @ self.mean[kept]
