@@ -213,6 +213,7 @@ KINDS = {
     "projected": Kind(lambda: Recurrent(nn.LSTM, proj_size=3, bidirectional=True), STEPS),
     "relu": Kind(lambda: Recurrent(nn.RNN, nonlinearity="relu", bias=False), STEPS),
     "started": Kind(Started, STEPS),
+    "packed": Kind(lambda: Packed(bidirectional=True, num_layers=2), _sequences),
     "cells": Kind(Cells, STEPS),
     "transformer": Kind(Transformer, _words),
     "attention": Kind(Attending, STEPS),
@@ -220,5 +221,3 @@ KINDS = {
     "tied": Kind(Tied, _floats((3,)), 3),
     "two inputs": Kind(Two, _floats((3,), (2,))),
 }  # fmt: skip
-
-PACKED = Kind(lambda: Packed(bidirectional=True, num_layers=2), _sequences)

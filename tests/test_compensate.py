@@ -11,22 +11,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import reference
-from kinds import KINDS, PACKED, Recurrent
+from kinds import KINDS
 from networks import batch, forecaster, mlp, plans, snapshot, specs, unchanged
 from pared.compensate import compensate
 from pared.data.batches import example
 from pared.signals import tensor_of
 from pared.surgery import Plan, StructureError, cut, mask, trace
 from pared.types import Batch
-
-EVERY = {**KINDS, "packed": PACKED}
-
-
-def structure_of(name, model, x):
-    """A packed network has the units of the same network without packing."""
-    if name == "packed":
-        return trace(Recurrent(nn.LSTM, "all", bidirectional=True, num_layers=2).double(), x[0][:1])
-    return trace(model, example(x))
 
 
 def called(model, x):
@@ -205,8 +196,8 @@ REDUNDANT = [
 
 @pytest.mark.parametrize(("name", "group"), REDUNDANT)
 def test_a_unit_that_repeats_another_goes_without_loss_from_every_kind(name, group):
-    model, data = EVERY[name].build(), EVERY[name].batch(40)
-    structure = structure_of(name, model, data.x)
+    model, data = KINDS[name].build(), KINDS[name].batch(40)
+    structure = trace(model, example(data.x))
     if name == "started":  # its decoder is of one group with it
         data = data._replace(x=data.x[:, :4])
     twin_of(model, structure[group])
@@ -249,7 +240,7 @@ KEPT = [
 
 @pytest.mark.parametrize(("name", "group", "kept"), KEPT)
 def test_what_cannot_be_refitted_keeps_its_weights(name, group, kept):
-    model, data = EVERY[name].build(), EVERY[name].batch()
+    model, data = KINDS[name].build(), KINDS[name].batch()
     structure = trace(model, data.x[:1])
     before = snapshot(model)
     new = compensate(model, structure, Plan({group: (0,)}), data)
@@ -326,7 +317,7 @@ def test_memory_does_not_grow_with_the_data(monkeypatch):
 
 
 def test_several_inputs_are_a_tuple_within_a_batch():
-    model, data = EVERY["two inputs"].build(), EVERY["two inputs"].batch(30)
+    model, data = KINDS["two inputs"].build(), KINDS["two inputs"].batch(30)
     structure, plan = trace(model, example(data.x)), Plan({"a": (1, 3)})
     one = compensate(model, structure, plan, data)
     (a, b), y = data

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import reference
-from kinds import KINDS, PACKED, Recurrent
+from kinds import KINDS
 from networks import batch, forecaster, mlp, plans, snapshot, specs, unchanged
 from pared.data.batches import example
 from pared.signals import (
@@ -27,16 +27,7 @@ from pared.signals import (
 from pared.surgery import Group, Slice, StructureError, mask, trace
 
 QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-EVERY = {**KINDS, "packed": PACKED}
-every_kind = pytest.mark.parametrize("name", EVERY)
-
-
-def structure_of(name, model, x):
-    """A packed network has the units of the same network without packing."""
-    if name == "packed":
-        alike = Recurrent(nn.LSTM, "all", bidirectional=True, num_layers=2).double()
-        return trace(alike, x[0][:1])
-    return trace(model, example(x))
+every_kind = pytest.mark.parametrize("name", KINDS)
 
 
 def called(model, x):
@@ -143,8 +134,8 @@ def test_closed_gates_are_the_mask(spec, data):
 @given(data=st.data())
 @settings(QUIET, max_examples=4)
 def test_closed_gates_are_the_mask_on_every_kind(name, data):
-    model, x = EVERY[name].build(), EVERY[name].batch().x
-    structure = structure_of(name, model, x)
+    model, x = KINDS[name].build(), KINDS[name].batch().x
+    structure = trace(model, example(x))
     plan = data.draw(plans(structure))
     before = snapshot(model)
     call, opened = gated(model, structure), open_gates(model, structure)
@@ -162,8 +153,8 @@ def flattened(out, y):
 @every_kind
 def test_gradients_of_gates_are_finite_differences(name):
     """Of every output and unit; one by one or all at once, whole or reduced."""
-    model, data = EVERY[name].build(), EVERY[name].batch(3)
-    structure = structure_of(name, model, data.x)
+    model, data = KINDS[name].build(), KINDS[name].batch(3)
+    structure = trace(model, example(data.x))
     before = snapshot(model)
     found = unit_gradients(model, structure, data.x, flattened, data.y)
     alone = gates._one_by_one(model, list(structure), data.x, flattened, data.y, lambda rows: rows)
@@ -181,7 +172,7 @@ def test_gradients_of_gates_are_finite_differences(name):
             torch.testing.assert_close(found[group.name][..., j], slope.flatten(1), rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", list(KINDS))
+@pytest.mark.parametrize("name", [name for name in KINDS if name != "packed"])
 def test_gradients_are_vectorised_where_pytorch_can(name, monkeypatch):
     def never(*_):
         raise AssertionError("one by one")
@@ -289,8 +280,8 @@ def test_both_directions_read_their_own_past():
 
 
 def test_packed_sequences_are_read_without_their_padding():
-    model, (x, lengths) = PACKED.build(), PACKED.batch().x
-    values = read_values(model, structure_of("packed", model, (x, lengths)), (x, lengths))
+    model, (x, lengths) = KINDS["packed"].build(), KINDS["packed"].batch().x
+    values = read_values(model, trace(model, (x, lengths)), (x, lengths))
     alone = [model.rnn(x[n : n + 1, : int(lengths[n])])[0][0].detach() for n in range(len(x))]
     there = torch.cat([states[:-1, :4] for states in alone])
     back = torch.cat([states[1:, 4:] for states in alone])

@@ -1,5 +1,6 @@
 """Gates on units: the output as a function of one factor a unit, and its gradients."""
 
+import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Protocol
@@ -106,7 +107,9 @@ def unit_gradients(
     keep = reduce or (lambda gradient: gradient)
     with forked(model):
         try:
-            with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no batching rule
+            # the fused kernels of attention have no batching rule; what else has none PyTorch loops over by itself
+            with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="There is a performance drop")
                 return _at_once(model, groups, x, value, y, keep)
         except (RuntimeError, TypeError, ValueError):  # what torch.func says of operations it cannot follow
             pass
