@@ -1,5 +1,6 @@
 """The published laws catch modules, structures and criteria that break them."""
 
+import contextlib
 import dataclasses
 
 import pytest
@@ -52,8 +53,7 @@ def test_a_structure_that_mixes_up_gates_is_caught():
     structure = trace(model, x)
     group = structure["recurrent.0.l0"]
     slices = tuple(
-        dataclasses.replace(s, blocks=1, inner=s.blocks) if s.role == "in" and s.blocks == 4 else s
-        for s in group.slices
+        dataclasses.replace(s, blocks=1, inner=4) if s.role == "in" and s.blocks == 4 else s for s in group.slices
     )
     wrong = Structure((dataclasses.replace(group, slices=slices),))
     with pytest.raises(AssertionError, match=r"law 3: cut and mask of 'recurrent\.0\.l0' keeping units .* differ by"):
@@ -83,7 +83,7 @@ def test_a_forward_that_changes_its_module_is_caught():
         def __deepcopy__(self, memo):  # a copy that is the model itself
             return self
 
-    with pytest.raises(AssertionError, match="law 1: trace, cut, mask or replay changed"):
+    with pytest.raises(AssertionError, match="law 1: cut changed"):
         check_model(Counting().double(), torch.randn(5, 3, dtype=torch.float64))
 
 
@@ -143,10 +143,8 @@ def draws(model, data, loss):
 
 
 def swallows(model, data, loss):
-    try:
+    with contextlib.suppress(Exception):
         loss(model(data.x), data.y)
-    except Exception:
-        pass
     return scores_of(model, data)
 
 
@@ -197,7 +195,7 @@ BROKEN = {
     changes_a_weight: "law 1: the criterion changed the values of",
     leaves_gradients: "law 1: the criterion changed the gradient of",
     leaves_evaluation_mode: "law 1: the criterion changed the mode of",
-    leaves_it_when_the_loss_raises: "law 1: the criterion changed the mode of",
+    leaves_it_when_the_loss_raises: "law 1: the criterion, when the loss raised, changed the mode of",
     leaves_a_hook: "law 1: the criterion changed the hooks of",
     freezes: "law 1: the criterion changed requires_grad of",
     draws: "law 1: the criterion changed the random state of torch",

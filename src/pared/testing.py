@@ -41,7 +41,7 @@ def check_model(model: nn.Module, example: Inputs, seed: int = 0, structure: Str
     Raises: AssertionError naming the law, the group and the numbers; StructureError where the model cannot be traced.
     """
     x = suited(example, model)
-    with _untouched(model, "trace, cut, mask or replay"):
+    with _untouched(model, "tracing, masking or replaying"):
         found = trace(model, one_sample(x) if isinstance(x, Tensor) else x) if structure is None else structure
         whole = _outputs(model, x)
         generator = torch.Generator().manual_seed(seed)
@@ -134,7 +134,8 @@ def _check_plan(model: nn.Module, structure: Structure, plan: Plan, x: Inputs, w
     where = ", ".join(f"{name!r} keeping units {list(units)}" for name, units in plan.keep.items())
     before = sum(p.numel() for p in model.parameters())
     try:
-        small = cut(model, structure, plan)
+        with _untouched(model, "cut"):
+            small = cut(model, structure, plan)
     except StructureError:
         return
     after = sum(p.numel() for p in small.parameters())
