@@ -17,15 +17,19 @@ from pared.surgery import (
     Slice,
     Structure,
     StructureError,
+    carry,
+    carry_tensors,
     cut,
     deepen,
     drop_layer,
+    insert,
     load,
     mask,
     replay,
     save,
     split_layers,
     trace,
+    widen,
 )
 from pared.training import Fit, TrainConfig, fit, fit_many
 from pared.types import Batch, DataError, DivergedError
@@ -54,6 +58,8 @@ __all__ = [
     "Threshold",
     "TrainConfig",
     "by_unit",
+    "carry",
+    "carry_tensors",
     "compare",
     "compensate",
     "cost_of",
@@ -65,6 +71,7 @@ __all__ = [
     "evaluation",
     "fit",
     "fit_many",
+    "insert",
     "load",
     "mask",
     "models",
@@ -75,4 +82,5 @@ __all__ = [
     "split_layers",
     "study",
     "trace",
+    "widen",
 ]

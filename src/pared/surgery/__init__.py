@@ -3,7 +3,9 @@
 from pared.surgery.drop import drop_layer
 from pared.surgery.edit import cut, mask
 from pared.surgery.files import load, save
+from pared.surgery.grow import insert, widen
 from pared.surgery.layers import deepen, split_layers
+from pared.surgery.optimiser import carry, carry_tensors
 from pared.surgery.plan import Deepen, Drop, Insert, Plan, Split
 from pared.surgery.replay import replay
 from pared.surgery.slices import Group, Slice, StructureError
@@ -11,6 +13,7 @@ from pared.surgery.structure import Structure
 from pared.surgery.trace import trace
 
 __all__ = [
-    "Deepen", "Drop", "Group", "Insert", "Plan", "Slice", "Split", "Structure", "StructureError", "cut", "deepen",
-    "drop_layer", "load", "mask", "replay", "save", "split_layers", "trace",
+    "Deepen", "Drop", "Group", "Insert", "Plan", "Slice", "Split", "Structure", "StructureError", "carry",
+    "carry_tensors", "cut", "deepen", "drop_layer", "insert", "load", "mask", "replay", "save", "split_layers", "trace",
+    "widen",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ from torch import nn
 
 from pared.surgery.drop import dropped
 from pared.surgery.edit import cut
+from pared.surgery.grow import insert
 from pared.surgery.layers import deepened, split
 from pared.surgery.plan import Deepen, Drop, Edit, Insert, Plan
 from pared.surgery.slices import StructureError
@@ -37,6 +38,6 @@ def _redone(edit: Edit, model: nn.Module) -> nn.Module:
     if isinstance(edit, Deepen):
         return deepened(model, edit)
     if isinstance(edit, Insert):
-        raise NotImplementedError
+        return insert(model, Structure(edit.groups), edit.counts)
     assert not isinstance(edit, Plan)
     return split(model, edit)

@@ -84,7 +84,7 @@ def _resized_attention(module: nn.MultiheadAttention | Attention, losses: Sequen
     gone = {"heads": 0, "keys": 0, "values": 0}
     for s, width, lost in losses:
         if s.axis == 1 and s.parameter.endswith("out_proj.weight"):
-            gone["heads" if (width, s.inner) == (heads, values) and heads > 1 else "values"] = lost
+            gone["heads" if (width, s.inner) == (heads, values) else "values"] = lost
         elif s.axis == 0 and s.role == "out":  # of the projections only the queries are read
             gone["keys"] = lost
     sizes = heads - gone["heads"], keys - gone["keys"], values - gone["values"]

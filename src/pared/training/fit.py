@@ -84,7 +84,8 @@ def fit(
     """Trains a copy of `model` on `split.train` and watches `split.validation`.
 
     The order of samples and any dropout follow from `config.seed` alone; the global random state is as it was.
-    `resume` goes on from an earlier fit of the same shape with its optimiser's state (its weights replace the model's).
+    `resume` goes on from an earlier fit of the same shape with its optimiser's state (its weights replace the model's);
+    after a cut or an insertion: `dataclasses.replace(fit, model=small, optimiser_state=pared.carry(...))`.
     Training that comes to a loss that is not finite stops at once; the result says `diverged`.
 
     Returns a `Fit`. Cost: epochs * ceil(samples / batch_size) steps. Raises ValueError on an empty training set, and on
