@@ -19,7 +19,7 @@ from networks import snapshot, unchanged
 from pared import criteria
 from pared.selection import by_unit
 from pared.signals import gated, open_gates
-from pared.surgery import Plan, Structure, StructureError, cut, mask, replay, trace
+from pared.surgery import Group, Plan, Structure, StructureError, cut, mask, replay, trace
 from pared.types import Batch
 from random_networks import Spec, specs
 from random_networks.plans import exact_plan, orders, reordered
@@ -111,13 +111,12 @@ def runnable(model: nn.Module, structure: Structure, plan: Plan) -> Plan:
         cut(model, structure, plan)
     except StructureError as error:
         assert "projection is as wide as its cells" in str(error)
-        keep = {name: units for name, units in plan.keep.items() if not _of_projection(name, structure)}
-        return structure.bind(Plan(keep))
+        return structure.bind(Plan({n: units for n, units in plan.keep.items() if not _is_projected(structure[n])}))
     return plan
 
 
-def _of_projection(name: str, structure: Structure) -> bool:
-    return name.endswith(".cells") or f"{name}.cells" in structure
+def _is_projected(group: Group) -> bool:
+    return any(".weight_hr_" in s.parameter for s in group.slices)
 
 
 def cut_again(small: nn.Module, x: Tensor, seed: int) -> None:

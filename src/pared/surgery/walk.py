@@ -98,7 +98,8 @@ class Walk(fx.Interpreter):
         rule = self.rules.get(name) if _is_torch(node.target) else None
         if rule is None:
             return self._without_rule(value, self.atoms.place, arguments, options)
-        return self._applied(rule, value, arguments, options)
+        given = {key: option for key, option in options.items() if key != "out" or option is not None}
+        return self._applied(rule, value, arguments, given)
 
     def _applied(self, rule: Callable[..., Any], value: Any, arguments: Any, options: Any) -> Any:
         try:

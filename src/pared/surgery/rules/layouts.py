@@ -28,6 +28,13 @@ def layout_of(atoms: Atoms, traced: Traced) -> Layout:
     raise StructureError(f"{atoms.place} takes a {type(traced.value).__name__}, which pared cannot follow there")
 
 
+def each(tensors: Any) -> list[Traced]:
+    """Several tensors, also where one operation made them all, as `split` does."""
+    if isinstance(tensors, Traced):
+        return [Traced(value, layout) for value, layout in zip(tensors.value, tensors.layout, strict=True)]
+    return list(tensors)
+
+
 def module_parameter(atoms: Atoms, name: str, module: nn.Module, leaf: str) -> Traced | None:
     """A module's weight, plain or computed by a parametrisation; None where it has none."""
     tensor = getattr(module, leaf, None)

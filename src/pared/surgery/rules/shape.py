@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pared.surgery.atoms import Atoms, Axis, Layout, Rows, Size, States, Traced, still
-from pared.surgery.rules.layouts import labelled, layout_of, together
+from pared.surgery.rules.layouts import each, labelled, layout_of, together
 from pared.surgery.slices import StructureError
 
 FLEXIBLE = -1
@@ -224,7 +224,7 @@ def repeat_interleave(atoms: Atoms, out: Tensor, input: Traced, repeats: int, di
 
 def concatenated(atoms: Atoms, out: Tensor, tensors: Sequence[Traced], dim: int = 0) -> Layout:
     """Axis after axis."""
-    layouts = [layout_of(atoms, tensor) for tensor in tensors]
+    layouts = [layout_of(atoms, tensor) for tensor in each(tensors)]
     layouts = [layout for layout in layouts if len(layout.axes) == out.dim()]  # an empty 1-d tensor joins anything
     dim %= out.dim()
     axes, silent = [], []
@@ -242,7 +242,8 @@ def concatenated(atoms: Atoms, out: Tensor, tensors: Sequence[Traced], dim: int 
 
 def stacked(atoms: Atoms, out: Tensor, tensors: Sequence[Traced], dim: int = 0) -> Layout:
     """Tensors of one shape along a new axis: the same units go from all of them."""
-    layout = together(atoms, tensors[0].value.shape, tensors, sum_of=True)
+    parts = each(tensors)
+    layout = together(atoms, parts[0].value.shape, parts, sum_of=True)
     dim %= out.dim()
     axes, silent = list(layout.axes), list(layout.silent)
     axes.insert(dim, np.zeros(out.shape[dim], np.int64))
