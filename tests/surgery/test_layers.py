@@ -7,7 +7,21 @@ from torch import Tensor, nn
 
 from networks import snapshot, unchanged
 from pared.models.stacked import Stacked
-from pared.surgery import Plan, StructureError, cut, deepen, drop_layer, load, mask, replay, save, split_layers, trace
+from pared.surgery import (
+    Insert,
+    Plan,
+    StructureError,
+    cut,
+    deepen,
+    drop_layer,
+    insert,
+    load,
+    mask,
+    replay,
+    save,
+    split_layers,
+    trace,
+)
 
 KINDS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
@@ -192,3 +206,34 @@ def test_a_relu_after_another_activation_is_refused():
         deepen(seeded(Chain), "body.1", 6, "relu")
     with pytest.raises(StructureError, match="unknown kind"):
         deepen(seeded(Chain), "body.1", 6, "tanh")
+
+
+def test_a_history_of_all_edits_is_saved_and_loaded(tmp_path):
+    """Split, grow, deepen, drop, cut: loaded on a fresh network without tracing, bit for bit."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.LSTM(3, 4, num_layers=2, batch_first=True)
+            self.head = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.rnn(x)[0][:, -1])
+
+    model, x = seeded(Net), normal(40, 6, 3)
+    network, plan = split_layers(model)
+    structure = trace(network, x[:1])
+    network = insert(network, structure, {"rnn.layers.1.l0": 2})
+    torch.testing.assert_close(network(x), model(x), atol=1e-12, rtol=0)
+    plan = plan.then(Insert({"rnn.layers.1.l0": 2}, structure.groups))
+    network, deeper = deepen(network, "head.1", 6, "relu")
+    plan = plan.then(deeper)
+    network, shorter = drop_layer(network, "head.2", x)
+    plan = plan.then(shorter)
+    structure = trace(network, x[:1])
+    last = structure.bind(Plan({"rnn.layers.0.l0": (0, 2, 3), "rnn.layers.1.l0": (0, 1, 4, 5)}))
+    small = cut(network, structure, last)
+    save(tmp_path, small, plan.then(last))
+    again = load(tmp_path, seeded(Net))
+    assert torch.equal(again(x), small(x))
+    assert [layer.hidden_size for layer in again.rnn.layers] == [3, 4]

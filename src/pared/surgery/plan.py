@@ -95,7 +95,7 @@ class Deepen:
 
 @dataclass(frozen=True)
 class Insert:
-    """New units at the end of groups."""
+    """New units at the end of groups, inserted or copied: `Plan({}).then(Insert({"lstm.l0": 4}, structure.groups))`."""
 
     counts: Mapping[str, int]
     groups: tuple[Group, ...] = field(default=(), compare=False)
