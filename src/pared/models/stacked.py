@@ -31,19 +31,18 @@ class Stacked(nn.Module):
             if self.dropout and self.training and k < len(self.layers) - 1:
                 x = _dropped(x, self.dropout)
         if not self.pair:
-            return x, _each(finals)
-        return x, (_each([h for h, _ in finals]), _each([c for _, c in finals]))
+            return x, self._each(finals)
+        return x, (self._each([h for h, _ in finals]), self._each([c for _, c in finals]))
+
+    def _each(self, states: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """One tensor for each layer and direction."""
+        return tuple(state[d] for state in states for d in range(self.directions))
 
     def _initial(self, hx: Any, k: int) -> Any:
         own = range(k * self.directions, (k + 1) * self.directions)
         if self.pair:
             return tuple(torch.stack([part[i] for i in own]) for part in hx)
         return torch.stack([hx[i] for i in own])
-
-
-def _each(states: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """One tensor for each layer and direction."""
-    return tuple(state[d] for state in states for d in range(state.shape[0]))
 
 
 def _dropped(x: Any, p: float) -> Any:
