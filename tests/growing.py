@@ -202,6 +202,7 @@ ZOO = {
     "bidirectional": bidirectional,
     "projected": projected,
     "encoder and decoder": encoder_decoder,
+    "packed": packed,
     "lstm": recurrent(nn.LSTM),
     "gru": recurrent(nn.GRU),
     "rnn": recurrent(nn.RNN, nonlinearity="relu"),

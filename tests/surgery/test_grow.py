@@ -9,11 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from growing import ZOO, Net, built, packed
+from growing import ZOO, Net, built
 from networks import batch, forecaster, mlp, snapshot, specs, unchanged
 from pared.models.attention import Attention
 from pared.surgery import Group, Insert, Plan, Slice, Structure, StructureError, cut, insert, mask, replay, trace, widen
 from pared.surgery.origins import grown_structure
+from zoo import PROBES, probe
 
 QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 CLOSE = {"atol": 1e-12, "rtol": 1e-12}
@@ -107,8 +108,7 @@ def laws(spec, data) -> None:
         return
     counts: dict[str, int] = {}
     for group in structure:
-        wide = min(structure[name].width for name in alike(structure, group.name)) > 1
-        count = data.draw(st.integers(0, 3)) if wide else 0
+        count = data.draw(st.integers(0, 3))
         counts |= {other: count for other in alike(structure, group.name) if other not in counts}
     for names in structure.equal:
         counts |= dict.fromkeys(names, max(counts[name] for name in names))
@@ -381,7 +381,7 @@ def test_a_lone_unit_without_known_readers_is_refused():
     model = Net(lambda m, x: m.last(m.rnn(x)[0]), rnn=nn.GRU(2, 1), last=nn.Linear(1, 2))
     group = trace(model, torch.zeros(3, 5, 2))["rnn.l0"]
     own = replace(group, slices=tuple(s for s in group.slices if s.parameter != "last.weight"))
-    with pytest.raises(StructureError, match="does not say what reads it"):
+    with pytest.raises(StructureError, match="does not say which layer reads it"):
         insert(model, Structure((own,)), {"rnn.l0": 1})
 
 
@@ -422,10 +422,24 @@ def test_a_grown_network_is_cut_as_it_is_masked():
         torch.testing.assert_close(cut(large, grown, plan)(x), mask(large, grown, plan)(x), **CLOSE)
 
 
-def test_packed_sequences():
-    model, shape = packed()
-    model, x = model.double(), torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    unpacked = Net(lambda m, x: m.last(m.gru(x)[0]), gru=model.gru, last=model.last)
-    structure = trace(unpacked, x)
-    for large in (insert(model, structure, {"gru.l0": 2}), widen(model, structure, {"gru.l0": [1, 1, 0]})):
-        torch.testing.assert_close(large(x), model(x), **CLOSE)
+@pytest.mark.parametrize("name", [name for name in PROBES if name not in ("ResNet-18", "MobileNetV2")])
+def test_probe_networks_grow(name):
+    grows(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ResNet-18", "MobileNetV2"])
+def test_large_probe_networks_grow(name):
+    grows(name)
+
+
+def grows(name: str) -> None:
+    model, inputs = probe(name)
+    model, inputs = model.double(), [x.double() for x in inputs]
+    structure = trace(model, inputs)
+    counts = {group.name: 2 for group in structure if group.exact}
+    large = insert(model, structure, counts)
+    torch.testing.assert_close(large(*inputs), model(*inputs), **CLOSE)
+    same_structure(trace(large, inputs), grown_structure(structure, counts))
+    wide = widen(model, structure, dict.fromkeys(counts, (0, 0)))
+    torch.testing.assert_close(wide(*inputs), model(*inputs), **CLOSE)

@@ -141,11 +141,11 @@ def settled(group: Group) -> Group:
     """
     if group.width > 1:
         return group
-    makers = {s.parameter.rpartition(".")[0] for s in group.slices if s.role == "in"}
-    if not {s.parameter.rpartition(".")[0] for s in group.slices if s.role == "out"} - makers and makers:
+    made = {s.parameter for s in group.slices if s.role == "in"}
+    if made and not {s.parameter for s in group.slices if s.role == "out"} - made:
         raise StructureError(
-            f"group {group.name!r} has one unit, and the structure does not say what reads it outside of its layer; "
-            "build the layer with two units"
+            f"group {group.name!r} has one unit, and the structure does not say which layer reads it, as where it "
+            "is spread over others; build the layer with two units"
         )
     last = next((s for s in group.slices if s.parameter.endswith("out_proj.weight") and s.axis == 1), None)
     slices: list[Slice] = []
