@@ -1,5 +1,5 @@
 """Hypothesis strategies for random networks from everything that pared cuts."""
 
-from random_networks.networks import Spec, specs
+from random_networks.networks import KINDS, WITHOUT_WEIGHTS, Spec, specs
 
-__all__ = ["Spec", "specs"]
+__all__ = ["KINDS", "WITHOUT_WEIGHTS", "Spec", "specs"]

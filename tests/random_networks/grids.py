@@ -70,9 +70,7 @@ def squeezed(given: Shape, width: int, form: str) -> Made:
                 gate = gate.unsqueeze(-1)
         return x * gate
 
-    return Made(
-        Block(forward, first=nn.Linear(given.width, width), second=nn.Linear(width, given.width)), given
-    )
+    return Made(Block(forward, first=nn.Linear(given.width, width), second=nn.Linear(width, given.width)), given)
 
 
 def shuffled(given: Shape, groups: int) -> Made:

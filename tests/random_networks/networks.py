@@ -82,6 +82,12 @@ TO_ROWS = {
     "grid": grids.GRID_TO_ROWS,
 }
 
+JOINS = [residual, residual, repeated, concatenated, concatenated, multiplied]
+WITHOUT_WEIGHTS = {"read", "to_rows", "to_steps", "to_grid", "pool"}
+KINDS = {make.__name__ for table in (*KEEPING.values(), *MOVING.values(), *TO_ROWS.values()) for make, _ in table}
+KINDS |= {join.__name__ for join in JOINS} | {"fit"}
+"""The names of all kinds of parts."""
+
 
 @st.composite
 def _part(draw: st.DrawFn, table: Sequence[tuple[Any, dict[str, Any]]], given: Shape) -> Part:
@@ -101,7 +107,7 @@ def _branch(draw: st.DrawFn, given: Shape, width: int | None, least: int = 1) ->
 
 
 def _join(draw: st.DrawFn, given: Shape) -> Part:
-    how = draw(st.sampled_from([residual, residual, repeated, concatenated, concatenated, multiplied]))
+    how = draw(st.sampled_from(JOINS))
     if how in (residual, repeated):
         return Part(how, given, {"branch": _branch(draw, given, given.width)})
     first = _branch(draw, given, None)

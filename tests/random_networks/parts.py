@@ -89,7 +89,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "maximum": lambda x: torch.maximum(x, 0.5 * x),
     "squared": lambda x: x.pow(2).clamp_max(4),
     "dropout": lambda x: nn.functional.dropout(x, 0.5, training=False),
-    "masked": lambda x: x.masked_fill(x < 0, 0.1),
+    "masked": lambda x: x.masked_fill(x < 0, 0.0),
     "in place": lambda x: (x + 0).add_(0.5).relu_(),
 }
 ACTIVATION = st.sampled_from(sorted(ACTIVATIONS))

@@ -75,7 +75,7 @@ STEP_MOVES = [(labelled, {})]
 STEPS_TO_ROWS = [
     (
         read,
-        {"how": st.sampled_from("last first dots mean sum max flatten reshape transposed".split())},
+        {"how": st.sampled_from(["last", "first", "dots", "mean", "sum", "max", "flatten", "reshape", "transposed"])},
     )
 ]
 STEPS_TO_GRID = [(to_grid, {})]

@@ -36,9 +36,8 @@ def cut_is_mask(model: nn.Module, x: torch.Tensor) -> None:
     """Each exact group by itself (with those that must be as wide), down to one unit and by one unit, and all."""
     structure = trace(model, x)
     before = snapshot(model)
-    sets = [names for names in structure.equal] + [
-        (group.name,) for group in structure if not any(group.name in names for names in structure.equal)
-    ]
+    sets = [*structure.equal]
+    sets += [(g.name,) for g in structure if not any(g.name in names for names in structure.equal)]
     exact = [names for names in sets if all(structure[name].exact for name in names)]
     every = tuple(name for names in exact for name in names if not name.endswith(".cells"))
     for names in [*exact, every]:
@@ -96,7 +95,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, int]]
     ),
     "projections": (
         lambda: network(
-            lambda m, x: m.last(m.lstm(x)[0]), lstm=lambda: nn.LSTM(3, 6, 2, proj_size=4, batch_first=True), last=lin(4, 2),
+            lambda m, x: m.last(m.lstm(x)[0]), last=lin(4, 2),
+            lstm=lambda: nn.LSTM(3, 6, 2, proj_size=4, batch_first=True),
         ),
         STEPS, {"lstm.l0.cells": 6, "lstm.l0": 4, "lstm.l1.cells": 6, "lstm.l1": 4},
     ),
@@ -116,7 +116,9 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, int]]
         STEPS, {"encoder.l0": 4, "encoder.l1": 4},
     ),
     "packed sequences": (
-        lambda: network(packed, first=lambda: nn.LSTM(3, 4, batch_first=True), gru=lambda: nn.GRU(4, 3), last=lin(6, 2)),
+        lambda: network(
+            packed, first=lambda: nn.LSTM(3, 4, batch_first=True), gru=lambda: nn.GRU(4, 3), last=lin(6, 2)
+        ),
         STEPS, {"first.l0": 4, "gru.l0": 3},
     ),
     "a grouped convolution": (
@@ -167,7 +169,9 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, int]]
         ROWS, {"a": 4},
     ),
     "chunk": (
-        lambda: network(lambda m, x: m.last((lambda p: p[0] * p[1] + p[2])(m.a(x).chunk(3, -1))), a=lin(3, 12), last=lin(4, 2)),
+        lambda: network(
+            lambda m, x: m.last((lambda p: p[0] * p[1] + p[2])(m.a(x).chunk(3, -1))), a=lin(3, 12), last=lin(4, 2)
+        ),
         ROWS, {"a": 4},
     ),
     "split by a counted size": (
@@ -206,7 +210,9 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, int]]
         ROWS, {"a": 4, "b": 4},
     ),
     "a layer used twice": (
-        lambda: network(lambda m, x: m.last(torch.tanh(m.b(torch.tanh(m.b(m.a(x)))))), a=lin(3, 4), b=lin(4, 4), last=lin(4, 2)),
+        lambda: network(
+            lambda m, x: m.last(torch.tanh(m.b(torch.tanh(m.b(m.a(x)))))), a=lin(3, 4), b=lin(4, 4), last=lin(4, 2)
+        ),
         ROWS, {"a": 4},
     ),
     "flattened places": (
@@ -215,7 +221,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, int]]
     ),
     "flattened places, channels last": (
         lambda: network(
-            lambda m, x: m.last(m.a(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1)), a=lambda: nn.Conv2d(3, 4, 2), last=lin(36, 2)
+            lambda m, x: m.last(m.a(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1)),
+            a=lambda: nn.Conv2d(3, 4, 2), last=lin(36, 2),
         ),
         PLANE, {"a": 4},
     ),
@@ -228,7 +235,9 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, int]]
     ),
     "a sum over units": (lambda: network(summed, a=lin(3, 4), last=lin(3, 2)), ROWS, {"a": 4}),
     "an embedding": (
-        lambda: network(lambda m, x: m.last(m.table((x > 0).long()).sum(1)), table=lambda: nn.Embedding(2, 4), last=lin(4, 2)),
+        lambda: network(
+            lambda m, x: m.last(m.table((x > 0).long()).sum(1)), table=lambda: nn.Embedding(2, 4), last=lin(4, 2)
+        ),
         ROWS, {"table": 4},
     ),
     "batch norm over steps": (
@@ -276,7 +285,9 @@ MIXED = {
     "group norm of one group": lambda m, x: m.last(m.one(m.a(x))),
     "rms norm": lambda m, x: m.last(m.rms(m.a(x))),
     "normalize": lambda m, x: m.last(functional.normalize(m.a(x), dim=-1)),
-    "attention's own scale": lambda m, x: m.last(scaled_dot_product_attention(m.a(x)[None], m.a(x)[None], m.a(x)[None])),
+    "attention's own scale": lambda m, x: m.last(
+        scaled_dot_product_attention(m.a(x)[None], m.a(x)[None], m.a(x)[None])
+    ),
 }
 
 
@@ -348,3 +359,16 @@ def test_units_of_width_one_keep_their_axis():
     structure = trace(pairs, example(ROWS))
     small = cut(pairs, structure, Plan({"a": (1,)}))
     assert units(trace(small, example(ROWS))) == {"a": 1}
+
+
+def test_layers_of_one_width_that_lose_units_in_pairs_stay():
+    """GroupNorm couples pairs of the upper layer's units, while the lower layer's are single."""
+    model = network(
+        lambda m, x: m.last(m.norm(m.gru(x)[0].transpose(1, 2)).transpose(1, 2)) + m.end(torch.tanh(m.b(x))),
+        gru=lambda: nn.GRU(3, 4, 2, batch_first=True), norm=lambda: nn.GroupNorm(2, 4), last=lin(4, 2), b=lin(3, 4),
+        end=lin(4, 2),
+    )  # fmt: skip
+    structure = trace(model, example(STEPS))
+    assert units(structure) == {"b": 4}
+    assert "several units at a time" in structure.explain()
+    cut_is_mask(model, example(STEPS))
