@@ -1,0 +1,70 @@
+"""Copies are what `copy.deepcopy` makes, and share nothing with the model."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from networks import snapshot, unchanged
+from pared.surgery.copies import copied
+from zoo import PROBES, probe
+
+
+def parts(model: nn.Module) -> dict[str, object]:
+    """Every attribute of every module, with tensors by value and modules and hooks by kind."""
+    return {
+        f"{path}.{key}": value
+        for path, module in model.named_modules()
+        for key, value in vars(module).items()
+        if not key.startswith("_")
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in PROBES if name not in ("ResNet-18", "MobileNetV2")])
+def test_a_copy_is_a_deep_copy(name):
+    model, inputs = probe(name)
+    model.train()
+    first = next(model.parameters())
+    first.requires_grad_(False)
+    before = snapshot(model)
+    new, expected = copied(model), copy.deepcopy(model)
+    unchanged(before, model)
+    assert [type(m) for m in new.modules()] == [type(m) for m in expected.modules()]
+    assert [m.training for m in new.modules()] == [m.training for m in expected.modules()]
+    assert [sorted(vars(m)) for m in new.modules()] == [sorted(vars(m)) for m in expected.modules()]
+    assert str(parts(new)) == str(parts(expected))
+    for (key, value), (other, wanted) in zip(new.state_dict().items(), expected.state_dict().items(), strict=True):
+        assert key == other
+        assert torch.equal(value, wanted)
+    assert not {t.data_ptr() for t in new.state_dict().values()} & {t.data_ptr() for t in model.state_dict().values()}
+    assert not {id(m) for m in new.modules()} & {id(m) for m in model.modules()}
+    assert [p.requires_grad for p in new.parameters()] == [p.requires_grad for p in model.parameters()]
+    assert torch.equal(new.eval()(*inputs), model.eval()(*inputs))
+
+
+def test_hooks_tied_layers_and_own_attributes_are_copied():
+    layer = nn.Linear(3, 3)
+    layer.note = ["mine"]
+    calls = []
+    layer.register_forward_hook(lambda *_: calls.append("called"))
+    model = nn.Sequential(layer, nn.Tanh(), layer, nn.Linear(3, 3))
+    model[3].weight = layer.weight
+    new = copied(model)
+    assert new[0] is new[2] is not layer
+    assert new[3].weight is new[0].weight is not layer.weight
+    assert new[0].note == ["mine"]
+    assert new[0].note is not layer.note
+    new(torch.ones(1, 3))
+    assert calls == ["called"] * 2
+    new[0].register_forward_hook(lambda *_: None)
+    assert len(layer._forward_hooks) == 1
+
+
+def test_what_is_left_out_has_only_a_shape():
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    new = copied(model, without=["0.weight", "1.running_mean"])
+    assert {name for name, t in new.state_dict().items() if t.is_meta} == {"0.weight", "1.running_mean"}
+    assert new[0].weight.shape == (4, 3)
+    assert isinstance(new[0].weight, nn.Parameter)
+    assert torch.equal(new[0].bias, model[0].bias)
