@@ -7,6 +7,7 @@ from pared import criteria, data, evaluation, models
 from pared.compensate import compensate
 from pared.data import Series, Split
 from pared.evaluation import Comparison, compare
+from pared.export import SizeTable, compare_sizes, quantise, to_onnx
 from pared.models import Forecaster
 from pared.outcomes import Outcome
 from pared.selection import Budget, Count, Ratio, Threshold, by_unit, cost_of, select
@@ -50,6 +51,7 @@ __all__ = [
     "Plan",
     "Ratio",
     "Series",
+    "SizeTable",
     "Slice",
     "Split",
     "Structure",
@@ -61,6 +63,7 @@ __all__ = [
     "carry",
     "carry_tensors",
     "compare",
+    "compare_sizes",
     "compensate",
     "cost_of",
     "criteria",
@@ -76,11 +79,13 @@ __all__ = [
     "mask",
     "models",
     "prune",
+    "quantise",
     "replay",
     "save",
     "select",
     "split_layers",
     "study",
+    "to_onnx",
     "trace",
     "widen",
 ]
