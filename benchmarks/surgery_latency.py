@@ -20,7 +20,7 @@ import pared
 from pared.evaluation.cost import macs
 from pared.export import to_onnx
 
-STEPS, ROUNDS, SLICE = 22, 11, 0.02  # seconds a turn
+STEPS, ROUNDS, SLICE = 22, 9, 0.02  # seconds a turn
 CUTS = ((16, 8), (16, 12), (64, 32), (64, 28), (256, 128), (256, 125), (512, 256), (512, 250))
 GOAL = 2.5
 
