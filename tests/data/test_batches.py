@@ -63,3 +63,15 @@ def test_wrong_lengths() -> None:
     for empty in ([], (X[:0], Y[:0])):
         with pytest.raises(ValueError, match="no sample"):
             first_batch(empty, 3)
+
+
+@pytest.mark.parametrize("x", [(X, X[:, :1]), [X, X[:, :1]]])
+def test_several_inputs_are_a_tuple(x) -> None:
+    (part,) = batches((x, Y))
+    assert isinstance(part.x, tuple)
+    assert [tuple(one.shape) for one in part.x] == [(10, 2), (10, 1)]
+    head = first_batch([(x, Y), (x, Y)], 13)
+    assert torch.equal(head.x[0], torch.cat([X, X[:3]]))
+    assert len(head.y) == 13
+    with pytest.raises(ValueError, match=r"same length.*10, 2.*9, 2.*10, 1"):
+        list(batches([((X, X[:9]), Y)]))

@@ -62,7 +62,8 @@ def gated(model: nn.Module, groups: Iterable[_Group]) -> Callable[[Gates, Inputs
 
     The same gate holds at every time step and in the unit's own recurrence, because it multiplies the reading weights;
     where no weight reads a unit by itself, what makes it (queries of attention). `x` is a tensor or a tuple of the
-    model's inputs. The output is the first tensor of what the model returns; it keeps the model's devices and types.
+    model's inputs. The output is the first tensor of what the model returns; in half precision it comes as float32,
+    so that differences of losses are not lost in rounding.
     """
     return _gated(private(model), groups)
 
@@ -81,7 +82,8 @@ def _gated(model: nn.Module, groups: Iterable[_Group]) -> Callable[[Gates, Input
             each = gates[group].to(weight).repeat_interleave(s.inner).repeat(s.blocks)
             factor = factor.index_put((index.to(weight.device),), each)
             changed[s.parameter] = weight * factor.reshape(-1, *(1,) * (weight.dim() - s.axis - 1))
-        return tensor_of(functional_call(model, tensors | changed, (x,) if isinstance(x, Tensor) else tuple(x)))
+        out = tensor_of(functional_call(model, tensors | changed, (x,) if isinstance(x, Tensor) else tuple(x)))
+        return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
 
     return call
 
