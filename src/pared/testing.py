@@ -8,6 +8,7 @@ pared.testing.check_criterion(my_criterion, model, batch, loss)
 
 import copy
 import random as python_random
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from pared.data.batches import example as one_sample
 from pared.data.batches import suited, suited_batch
 from pared.signals import plain_parameters
-from pared.surgery import Group, Plan, Structure, StructureError, cut, mask, replay, trace
+from pared.surgery import Group, Plan, Structure, StructureError, cut, insert, mask, replay, trace
 from pared.surgery.edit import replace_all
 from pared.types import Batch, Criterion, Inputs, Loss
 
@@ -32,8 +33,9 @@ def check_model(model: nn.Module, example: Inputs, seed: int = 0, structure: Str
     Law 1: `trace`, `cut`, `mask` and `replay` leave the model and the random states as they are, bit for bit.
     Law 3, for every group: a random plan leaves the network really smaller; the cut network computes what the masked
     one computes (groups marked `exact=False`: it runs, with outputs of the same shape); `replay` of the plan, through
-    JSON, rebuilds it. A plan that `cut` refuses with a StructureError is passed over. And units have no place of their
-    own: in another order they compute the same. Then all groups at once.
+    JSON, rebuilds it; with a unit inserted it computes the same. What `cut` or `insert` refuse with a StructureError
+    is passed over. And units have no place of their own: in another order they compute the same. Then all groups at
+    once.
 
     `example` is a tensor or a tuple of the model's inputs, several samples; take a model in float64 for the sharpest
     check (allowed differences: `TOLERANCES`). `structure` is one written by hand; without it the model is traced.
@@ -50,6 +52,8 @@ def check_model(model: nn.Module, example: Inputs, seed: int = 0, structure: Str
         for plan in plans:
             if found.removed(plan):
                 _check_plan(model, found, found.bind(plan), x, whole)
+        for names in dict.fromkeys(tuple(_together(found, group)) for group in found if group.exact):
+            _check_insert(model, found, names, x, whole, seed)
         for group in found:
             order = torch.randperm(group.width, generator=generator).tolist()
             _compare(_outputs(permuted(model, group, order), x), whole, f"reordering the units of {group.name!r}")
@@ -150,6 +154,18 @@ def _check_plan(model: nn.Module, structure: Structure, plan: Plan, x: Inputs, w
     again.load_state_dict(small.state_dict())
     if not all(torch.equal(a, b) for a, b in zip(_outputs(again, x), out, strict=True)):
         raise AssertionError(f"law 3: replaying the plan of {where} gives another network than cutting it")
+
+
+def _check_insert(
+    model: nn.Module, structure: Structure, names: Sequence[str], x: Inputs, whole: Sequence[Tensor], seed: int
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about tied weights, whose new units learn slowly
+        try:
+            grown = insert(model, structure, dict.fromkeys(names, 1), seed=seed)
+        except StructureError:
+            return
+    _compare(_outputs(grown, x), whole, f"inserting a unit into {', '.join(map(repr, names))}")
 
 
 def _outputs(model: nn.Module, x: Inputs) -> list[Tensor]:
