@@ -46,6 +46,31 @@ def test_many_samples_are_scored_in_chunks(monkeypatch):
         torch.testing.assert_close(values, whole[name])
 
 
+def test_many_outputs_are_summed_with_random_signs():
+    """As many sums as outputs would be no saving; a few, and their mean square is the exact score but for chance."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 200)).double()
+    x = torch.randn(100, 3, dtype=torch.float64)
+    data = Batch(x, torch.zeros(100, 200, dtype=torch.float64))
+    exact = taylor(model, data, mse_loss, most_outputs=200)["0"]
+    found = taylor(model, data, mse_loss)["0"]
+    assert not torch.equal(found, exact)
+    torch.testing.assert_close(found, exact, rtol=0.25, atol=0)
+    assert torch.equal(found, taylor(model, data, mse_loss)["0"])
+    one = taylor(model, data, mse_loss, power=1)["0"]
+    torch.testing.assert_close(one, taylor(model, data, mse_loss, power=1, most_outputs=200)["0"])
+
+
+def test_random_sums_are_right_on_average(monkeypatch):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 80)).double()
+    x = torch.randn(20, 3, dtype=torch.float64)
+    data = Batch(x, torch.zeros(20, 80, dtype=torch.float64))
+    monkeypatch.setattr("pared.criteria.gradient.SUMS", 20 * 79)
+    found, exact = (taylor(model, data, mse_loss, most_outputs=most)["0"] for most in (64, 80))
+    torch.testing.assert_close(found, exact, rtol=0.1, atol=0)
+
+
 def test_gradients_are_found_where_the_caller_switched_them_off():
     model = forecaster()
     data = batch(model)
