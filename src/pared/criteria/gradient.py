@@ -33,8 +33,9 @@ def taylor(
     Scores: group -> (units,), output (or loss) units to the power, >= 0; comparable between groups.
     Where a sample has more than `most_outputs` outputs (power 2), sums of all of them with random signs stand for them,
     whose mean square is the sum above: at least 512 over all samples, hence 6 % off; the same signs at every call.
-    Cost: one forward pass a sample and one backward pass a sample and output, vectorised where PyTorch can. Source: Molchanov et al. (2017), eq. 8, with the gate
-    of Michel et al. (2019) and the output form of Gauss-Newton; per-sample values, as sums over the batch would cancel.
+    Cost: one forward pass a sample and one backward pass a sample and output, vectorised where PyTorch can.
+    Source: Molchanov et al. (2017), eq. 8, with the gate of Michel et al. (2019) and the output form of Gauss-Newton;
+    per-sample values, as sums over the batch would cancel. The random sums are Hutchinson's (1990).
     """
     batch = suited_batch(batch, model)
     structure = trace(model, example(batch.x))
