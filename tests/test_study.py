@@ -1,6 +1,7 @@
 """The whole comparison on tiny budgets: which networks there are, what they may see, that it repeats."""
 
 import itertools
+import json
 import math
 from dataclasses import replace
 
@@ -109,7 +110,7 @@ def test_outcomes_say_what_they_are(evidence):
         else:
             assert outcome.ratio in (pytest.approx(0.25), pytest.approx(0.5))
             assert outcome.metrics["units"] == pytest.approx(12 * (1 - outcome.ratio))
-            assert Plan.from_json(str(outcome.plan).replace("'", '"').replace("True", "true")).keep
+            assert Plan.from_json(json.dumps(outcome.plan)).keep
 
 
 def test_the_same_study_gives_the_same_outcomes():

@@ -48,8 +48,8 @@ class Tally:
         """One paragraph for whoever runs the slow suite."""
         return (
             f"{self.networks} networks, {sum(self.refused.values())} refused {dict(self.refused)}; "
-            f"{self.groups} groups, {self.inexact} not exact; {self.gone} of {self.units} units removed; {self.cut} networks cut, "
-            f"{self.heard} whose output moved"
+            f"{self.groups} groups, {self.inexact} not exact; {self.gone} of {self.units} units removed; "
+            f"{self.cut} networks cut, {self.heard} whose output moved"
         )
 
 

@@ -7,7 +7,6 @@ from torch import nn
 from pared.surgery.drop import dropped
 from pared.surgery.edit import cut
 from pared.surgery.grow import insert
-from pared.surgery.grow import insert
 from pared.surgery.layers import deepened, split
 from pared.surgery.plan import Deepen, Drop, Edit, Insert, Plan
 from pared.surgery.slices import StructureError
