@@ -337,8 +337,8 @@ class _Resolved:
                 if len(names) > 1:
                     self._fix(units, "is one of a module's equal layers, and its units are read in different ways")
                     return False
-            if len({len(set(self._units(axis).tolist())) for axis in axes}) > 1:
-                units = set(np.concatenate([self._units(axis) for axis in axes]).tolist())
+            units = set(np.concatenate([self._units(axis) for axis in axes]).tolist())
+            if units - self.fixed.keys() and len({len(set(self._units(axis).tolist())) for axis in axes}) > 1:
                 self._fix(units, "is one of a module's equal layers, of which one loses several units at a time")
                 return False
         return True
