@@ -45,6 +45,18 @@ class Decoding(nn.Module):
         return torch.stack(out, 1)
 
 
+class Reading(nn.Module):
+    """Words: a vector each, a branch on how many there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.gru, self.last = nn.Embedding(9, 6), nn.GRU(6, 4, batch_first=True), nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        vectors = self.words(x)
+        return self.last(self.gru(vectors if x.shape[1] > 2 else 2 * vectors)[1][-1])
+
+
 class Stubborn(nn.Module):
     """The code holds the width of one layer: a cut of it would crash."""
 
@@ -61,6 +73,7 @@ class Stubborn(nn.Module):
 GROUPS = {
     Branching: {"lstm.l0", "lstm.l1", "gru.l0", "wide", "conv"},
     Decoding: {"encoder.l0"},
+    Reading: {"words", "gru.l0"},
     Stubborn: {"b"},
 }
 
@@ -70,7 +83,7 @@ def test_what_export_follows_is_cut_as_it_is_masked(kind):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model, x = kind().double().eval(), torch.randn(2, 5, 3, dtype=torch.float64)
-    x = x[:, 0] if kind is Stubborn else x
+    x = {Stubborn: x[:, 0], Reading: torch.arange(6).reshape(2, 3)}.get(kind, x)
     before, state = snapshot(model), torch.get_rng_state()
     structure = trace(model, x)
     unchanged(before, model)

@@ -372,3 +372,10 @@ def test_layers_of_one_width_that_lose_units_in_pairs_stay():
     assert units(structure) == {"b": 4}
     assert "several units at a time" in structure.explain()
     cut_is_mask(model, example(STEPS))
+
+
+def test_an_embedding_that_rescales_its_vectors_stays():
+    model = nn.Sequential(nn.Embedding(7, 4, max_norm=0.5), nn.Linear(4, 3), nn.Linear(3, 2))
+    structure = trace(model, torch.tensor([[1, 2]]))
+    assert [group.name for group in structure] == ["1"]
+    assert "max_norm" in structure.explain()

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pared.models.attention import Attention
-from pared.surgery.rules import attention, dense, elementwise, norms, recurrent, shape
+from pared.surgery.rules import attention, dense, elementwise, norms, parts, recurrent, shape, spatial
 
 Rule = Callable[..., Any]
 
@@ -54,10 +54,10 @@ MODULES: dict[type[nn.Module], Rule] = {
     **dict.fromkeys((nn.Softmax, nn.LogSoftmax, nn.Softmin), elementwise.softmax_module),
     **dict.fromkeys(_THROUGH_ZERO_MODULES, elementwise.module_through_zero),
     **dict.fromkeys(_POINTWISE_MODULES, elementwise.module_pointwise),
-    **dict.fromkeys(_SPATIAL_MODULES, shape.spatial_module),
+    **dict.fromkeys(_SPATIAL_MODULES, spatial.spatial_module),
     nn.Flatten: shape.flatten_module,
     nn.Unflatten: shape.unflatten_module,
-    nn.PixelShuffle: shape.pixel_shuffle_module,
+    nn.PixelShuffle: spatial.pixel_shuffle_module,
 }
 
 _THROUGH_ZERO = (
@@ -118,22 +118,22 @@ OPERATIONS: dict[str, Rule] = {
     "expand_as": shape.expand_like,
     **dict.fromkeys(("repeat", "tile"), shape.repeat),
     "repeat_interleave": shape.repeat_interleave,
-    **dict.fromkeys(("cat", "concat", "concatenate"), shape.concatenated),
-    "stack": shape.stacked,
-    **dict.fromkeys(("chunk", "tensor_split"), shape.chunked),
-    **dict.fromkeys(("split", "split_with_sizes"), shape.divided_up),
-    "unbind": shape.unbound,
-    "select": shape.selected,
-    "index_select": shape.picked,
-    **dict.fromkeys(("slice", "narrow"), shape.narrowed),
-    "gather": shape.gathered,
-    "getitem": shape.indexed,
-    "pad": shape.padded,
-    **{name: shape.spatial(n) for n, names in _SPATIAL.items() for name in names.split()},
-    **dict.fromkeys(("interpolate", "upsample"), shape.interpolated),
-    "pixel_shuffle": shape.pixel_shuffled,
-    **dict.fromkeys(("flip", "roll"), shape.flipped),
-    **dict.fromkeys(("cumsum", "cumprod", "sort", "argsort", "cummax"), shape.along),
+    **dict.fromkeys(("cat", "concat", "concatenate"), parts.concatenated),
+    "stack": parts.stacked,
+    **dict.fromkeys(("chunk", "tensor_split"), parts.chunked),
+    **dict.fromkeys(("split", "split_with_sizes"), parts.divided_up),
+    "unbind": parts.unbound,
+    "select": parts.selected,
+    "index_select": parts.picked,
+    **dict.fromkeys(("slice", "narrow"), parts.narrowed),
+    "gather": parts.gathered,
+    "getitem": parts.indexed,
+    "pad": parts.padded,
+    **{name: spatial.spatial(n) for n, names in _SPATIAL.items() for name in names.split()},
+    **dict.fromkeys(("interpolate", "upsample"), spatial.interpolated),
+    "pixel_shuffle": spatial.pixel_shuffled,
+    **dict.fromkeys(("flip", "roll"), parts.flipped),
+    **dict.fromkeys(("cumsum", "cumprod", "sort", "argsort", "cummax"), parts.along),
     **dict.fromkeys(("size", "shape", "sym_size"), shape.size),
     **dict.fromkeys(_CREATED.split(), shape.created),
     "embedding": dense.embedding,

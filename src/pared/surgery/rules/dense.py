@@ -112,7 +112,10 @@ def embedding_module(atoms: Atoms, out: Tensor, name: str, module: nn.Embedding,
     """Each place in the vectors is a unit; the vocabulary stays."""
     weight = module_parameter(atoms, name, module, "weight")
     assert weight is not None
-    return embedding(atoms, out, input, weight)
+    layout = embedding(atoms, out, input, weight)
+    if module.max_norm is not None:
+        atoms.fix(layout.axes[-1], f"{atoms.place} rescales its vectors (max_norm)")
+    return layout
 
 
 def attention(

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from pared.surgery.atoms import Atoms, Axis, Layout, Rows, States, Traced, still
-from pared.surgery.rules import norms
+from pared.surgery.rules import dense, norms
 from pared.surgery.rules.layouts import group_name, labelled, layout_of
 from pared.surgery.rules.recurrent import one_layer, one_step
 
@@ -119,6 +119,11 @@ def group_norm(
     return norms.in_groups(atoms, input, groups, (weight, bias))
 
 
+def embedding(atoms: Atoms, out: Tensor, weight: Traced, indices: Traced, *more: Any) -> Layout:
+    """Rows of a weight that comes first."""
+    return dense.embedding(atoms, out, indices, weight)
+
+
 RULES: dict[str, Callable[..., Any]] = {
     "lstm": lstm,
     "gru": gru,
@@ -131,6 +136,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "batch_norm": batch_norm,
     "instance_norm": batch_norm,
     "group_norm": group_norm,
+    "embedding": embedding,
     "layer_norm": norms.last_axes,
     "rms_norm": norms.last_axes,
 }
