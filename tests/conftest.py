@@ -5,6 +5,20 @@ from collections.abc import Iterator
 
 import pytest
 
+from kinds import KINDS
+
+PLAIN = {"mlp", "cnn", "lstm", "gru", "transformer"}
+"""Kinds of network that the fast suite tries; the others are for the slow one."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        of_kinds = item.path.parent.name == "contracts" or item.path.name == "test_signals.py"
+        if of_kinds and {parameters.get("name"), parameters.get("network")} & (KINDS.keys() - PLAIN):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(autouse=True)
 def _interrupts() -> Iterator[None]:

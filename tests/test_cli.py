@@ -125,6 +125,7 @@ def test_the_same_command_gives_the_same_outcomes_whatever_the_jobs(first, home)
         assert (twin / name).read_bytes() == (first[1] / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_second_run_goes_beside_the_first(first, home, monkeypatch):
     monkeypatch.chdir(home)
     before = files(first[1])

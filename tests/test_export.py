@@ -40,7 +40,7 @@ def needs_onnx() -> None:
 EXPORTED = [
     pytest.param("LSTM 1-16-4, Linear 4-4-1", marks=pytest.mark.slow),
     "residual CNN with BatchNorm",
-    "TransformerEncoderLayer",
+    pytest.param("TransformerEncoderLayer", marks=pytest.mark.slow),
     pytest.param("GRU between Linears", marks=pytest.mark.slow),
     pytest.param("bidirectional LSTM, 2 layers", marks=pytest.mark.slow),
     pytest.param("encoder-decoder LSTM", marks=pytest.mark.slow),
@@ -76,6 +76,7 @@ def test_onnx_equals_torch(name, tmp_path):
         quantise(path, less)
 
 
+@pytest.mark.slow
 def test_quantised_files_are_smaller(tmp_path):
     needs_onnx()
     model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 8)).eval()
@@ -120,6 +121,7 @@ def test_what_differs_is_not_written(tmp_path):
     assert to_onnx(Lies(0.0), torch.randn(2, 3), tmp_path / "x.onnx").exists()
 
 
+@pytest.mark.slow
 def test_an_output_near_zero_is_measured_by_the_others(tmp_path):
     """Large sums that nearly cancel: a single output's rounding may be large beside it."""
     needs_onnx()
@@ -141,6 +143,7 @@ def test_a_network_whose_first_axis_is_time_is_exported_as_it_stands(tmp_path):
     torch.testing.assert_close(run(path, x), model(x))
 
 
+@pytest.mark.slow
 def test_tokens_are_inputs_too(tmp_path):
     needs_onnx()
     model = nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(12, 2)).eval()

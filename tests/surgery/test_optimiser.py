@@ -209,7 +209,7 @@ def descent(model, x, y, optimiser, steps: int) -> list[float]:
     return losses
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
 @pytest.mark.parametrize("kind", ["mlp", "lstm", "cnn"])
 def test_training_goes_on_after_a_cut(kind, optimiser, seed):
