@@ -28,7 +28,7 @@ def fit_many(
 ) -> list[Fit]:
     """Trains member i on `splits[i]` with `configs[i]`, as `fit` does; the result does not depend on its companions.
 
-    `jobs` members are trained at a time, each on one processor. A small LSTM forecaster is trained by the compiled
+    `jobs` members are trained at a time, each on one processor. A small recurrent forecaster is trained by the compiled
     kernel (`kernel.supports`), any other member by the plain loop: its own shape and configuration decide, never how
     many there are. `engine` overrides that; the two agree to float32 rounding.
 
@@ -75,14 +75,18 @@ class _Member(NamedTuple):
     config: TrainConfig
     resume: Fit | None
 
+    @property
+    def start(self) -> nn.Module:
+        """The module that training goes on from."""
+        return self.resume.model if self.resume else self.model
+
 
 def _goes_to_kernel(index: int, member: _Member, loss: Loss, engine: Engine) -> bool:
     if engine not in ("auto", "kernel", "loop"):
         raise ValueError(f"unknown engine {engine!r}; choose auto, kernel or loop")
     if engine == "loop":
         return False
-    model = member.resume.model if member.resume else member.model
-    suits = kernel.supports(model, member.config, loss) and kernel.reads(model, member.split)
+    suits = kernel.supports(member.start, member.config, loss) and kernel.reads(member.start, member.split)
     if engine == "kernel" and not suits:
         raise ValueError(f"the kernel cannot train member {index}; see kernel.supports, or use engine='auto'")
     return suits
@@ -91,7 +95,8 @@ def _goes_to_kernel(index: int, member: _Member, loss: Loss, engine: Engine) -> 
 def _in_threads(members: dict[int, _Member], jobs: int) -> Iterator[tuple[int, Fit]]:
     if not members:
         return
-    kernel.compiled()
+    for kind in {kernel.kind_of(member.start) for member in members.values()}:
+        kernel.compiled(kind)
     stop = threading.Event()
     pool = ThreadPoolExecutor(jobs)
     try:

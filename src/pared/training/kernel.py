@@ -1,7 +1,8 @@
-"""Training of one small LSTM forecaster by a compiled kernel: the same mathematics as `fit`, an order faster."""
+"""Training of one small recurrent forecaster by a compiled kernel: the same mathematics as `fit`, an order faster."""
 
 import copy
 import functools
+import importlib
 import math
 import threading
 import time
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from pared.models.recurrent import Forecaster
+from pared.models.recurrent import CELLS, Forecaster
 from pared.training.fit import Fit, TrainConfig, TrainingData, check_data, finite, optimiser_for, sample_orders
 from pared.training.fit import fit as fit_by_loop
 from pared.training.kernel_layout import ADAM, LANES, Floats, Layout, layout
@@ -35,24 +36,32 @@ def available() -> bool:
 
 
 @functools.cache
-def compiled() -> ModuleType:
-    """The compiled functions. The first call on a machine compiles them (about 10 s), later ones read numba's cache."""
-    from pared.training import kernel_lstm
+def compiled(kind: str) -> ModuleType:
+    """The compiled functions for networks of "lstm", "gru" or "rnn" layers.
 
-    return kernel_lstm
+    The first call on a machine compiles them (10 to 20 s a kind), later ones read numba's cache.
+    """
+    return importlib.import_module(f"pared.training.kernel_{kind}")
+
+
+def kind_of(model: nn.Module) -> str:
+    """The kind of a supported model's recurrent layers, as `compiled` names it."""
+    assert isinstance(model, Forecaster)
+    return next(kind for kind, cell in CELLS.items() if type(model.recurrent[0]) is cell)
 
 
 def supports(model: nn.Module, config: TrainConfig, loss: Loss = mse_loss) -> bool:
     """Whether the kernel trains this member, and faster than the plain loop.
 
-    It takes a `Forecaster` of LSTM layers with biases, float32 on the CPU, without hooks and with all of its weights
-    trained, of at most 65,536 weights; mean squared error; Adam or AdamW.
+    It takes a `Forecaster` whose layers are all LSTM, all GRU or all RNN, with biases, float32 on the CPU, without hooks
+    and with all of its weights trained, of at most 65,536 weights; mean squared error; Adam or AdamW.
     """
     if type(model) is not Forecaster or loss is not mse_loss or config.optimiser not in ("adam", "adamw"):
         return False
     weights = list(model.parameters())
     return (
-        all(_is_plain_lstm(layer) for layer in model.recurrent)
+        all(_is_plain(layer) for layer in model.recurrent)
+        and len({type(layer) for layer in model.recurrent}) == 1
         and all(type(layer) is nn.Linear and layer.bias is not None for layer in model.head)
         and len(weights) == 4 * len(model.recurrent) + 2 * len(model.head)
         and all(w.dtype == torch.float32 and w.device.type == "cpu" and w.requires_grad for w in weights)
@@ -62,9 +71,10 @@ def supports(model: nn.Module, config: TrainConfig, loss: Loss = mse_loss) -> bo
     )
 
 
-def _is_plain_lstm(layer: nn.Module) -> bool:
+def _is_plain(layer: nn.Module) -> bool:
     return (
-        type(layer) is nn.LSTM
+        isinstance(layer, nn.RNNBase)
+        and type(layer) in CELLS.values()
         and layer.num_layers == 1
         and layer.bias
         and layer.batch_first
@@ -119,7 +129,7 @@ def fit(
     if not _is_plain_adam(optimiser):
         return fit_by_loop(model, split, config, mse_loss, resume)
     member = _packed(optimiser, layout(trained, split.train.x.shape[1], config.batch_size), config)
-    curves = _train(member, split, config, stop)
+    curves = _train(member, compiled(kind_of(trained)), split, config, stop)
     _unpack(member, optimiser)
     return Fit(
         model=trained,
@@ -175,10 +185,9 @@ def _memory(places: Layout) -> Floats:
 
 
 def _train(
-    member: _Member, split: TrainingData, config: TrainConfig, stop: threading.Event | None
+    member: _Member, kernel: ModuleType, split: TrainingData, config: TrainConfig, stop: threading.Event | None
 ) -> dict[str, list[float]]:
     """Trains the member in place, epoch by epoch; returns the curves."""
-    kernel = compiled()
     train, validation = _examples(split.train), _examples(split.validation)
     everything = np.arange(len(split.validation.x))
     network = member.layout.network

@@ -1,16 +1,23 @@
 """Where the kernel keeps what: a network's weights in one vector, its intermediate values in one scratch memory.
 
-Samples are lanes. A *tile* is 16 samples; a *row* of memory is one number for each of them. Rows of a recurrent layer
-at a step: 4 gates a unit (i, f, g, o; the backward pass overwrites them by their gradients), hidden state, cell, tanh
-of the cell, and the gradient that arrives at the hidden state. Hidden state and cell begin with a step of zeros.
-Weights of a unit: columns (inputs, hidden units, b_ih, b_hh, one of zeros where their number is odd) of 4 gates.
+Samples are lanes. A *tile* is 16 samples; a *row* of memory is one number for each of them. A recurrent layer has at
+every step rows called gates, which the backward pass overwrites by their gradients: 4 a unit (LSTM, GRU) or 1 (RNN, and
+as many as round them up to fours). And it has its hidden state, which begins with a step of zeros, and the gradient that
+arrives there. LSTM: the gates are i, f, g, o; there are the cell (which begins with a step of zeros, too) and its tanh.
+GRU: the gates are n, r, z and m, the part of n that comes from the hidden state.
+
+Weights are tables: a column holds the 4 weights of a unit's gates (RNN: of 4 units). LSTM and RNN: columns for inputs,
+hidden units, b_ih, b_hh. GRU: one table for inputs and b_ih (gates n, r, z, none), one for hidden units and b_hh (r, z,
+m, none). Where the number of columns is odd there is one more, of zeros. What is padding stays 0 in training.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from pared.models.recurrent import Forecaster
 
@@ -22,11 +29,11 @@ def _record(kind: Any, fields: str) -> np.dtype[Any]:
     return np.dtype([(name, kind) for name in fields.split()])
 
 
-LAYER = _record(
-    np.int64,
-    "inputs units columns weights source source_step hidden hidden_step gates gates_step cell tanh"
-    " arriving arriving_step recurrent",
-)
+_PLACES = "source source_step hidden hidden_step gates gates_step arriving arriving_step recurrent"
+_ANY = f"inputs units columns weights {_PLACES}"
+LSTM = _record(np.int64, f"{_ANY} cell tanh")
+GRU = _record(np.int64, f"{_ANY} hidden_columns hidden_weights")
+RNN = _record(np.int64, f"{_ANY} fours relu")
 DENSE = _record(np.int64, "inputs outputs weights source target delta")
 PLAN = _record(np.int64, "window outputs tile_size tiles ones zeros")
 ADAM = _record(np.float64, "lr beta1 beta2 eps decay decoupled clip step")
@@ -59,16 +66,16 @@ class _Counter:
 def layout(model: Forecaster, window: int, batch_size: int) -> Layout:
     """The layout for windows of so many steps; as many tiles of a batch at a time as the cache holds."""
     weights, rows = _Counter(), _Counter()
-    layers, dense, plan = np.zeros(len(model.recurrent), LAYER), np.zeros(len(model.head), DENSE), np.zeros(1, PLAN)
+    kind, place = _PLACED[type(model.recurrent[0])]
+    layers, dense, plan = np.zeros(len(model.recurrent), kind), np.zeros(len(model.head), DENSE), np.zeros(1, PLAN)
     places: list[Ints] = []
     ones, zeros = rows.take(1) * LANES, rows.take(1) * LANES
     inputs = int(model.recurrent[0].input_size)  # type: ignore[arg-type]
     source, step = rows.take(window * inputs) * LANES, inputs * LANES
     for row, module in zip(layers, model.recurrent, strict=True):
         units = int(module.hidden_size)  # type: ignore[arg-type]
-        places += _place_layer(row, inputs, units, weights)
-        row["source"], row["source_step"] = source, step
-        _place_rows(row, units, window, rows)
+        row["inputs"], row["units"], row["source"], row["source_step"] = inputs, units, source, step
+        places += place(row, module, window, weights, rows)
         source, step, inputs = row["hidden"] + row["hidden_step"], row["hidden_step"], units
     source += (window - 1) * step  # the head reads the last step
     for row, module in zip(dense, model.head, strict=True):
@@ -87,23 +94,62 @@ def layout(model: Forecaster, window: int, batch_size: int) -> Layout:
     return Layout((layers, dense, plan), places, weights.used, tiles * size)
 
 
-def _place_layer(row: Any, inputs: int, units: int, weights: _Counter) -> list[Ints]:
-    """Sets a layer's sizes; returns the entries of weight_ih, weight_hh, bias_ih and bias_hh."""
-    columns = (inputs + units + 3) // 2 * 2
-    row["inputs"], row["units"], row["columns"] = inputs, units, columns
-    row["weights"] = weights.take(4 * units * columns)
-    table = row["weights"] + np.arange(4 * units * columns).reshape(units, columns, 4).transpose(
-        2, 0, 1
-    )  # gate, unit, column
-    parts = np.split(table, [inputs, inputs + units, inputs + units + 1, inputs + units + 2], axis=2)[:4]
+def _place_lstm(row: Any, module: nn.Module, window: int, weights: _Counter, rows: _Counter) -> list[Ints]:
+    """Sets where a layer is; returns the entries of weight_ih, weight_hh, bias_ih and bias_hh."""
+    inputs, units = int(row["inputs"]), int(row["units"])
+    row["weights"], row["columns"], table = _table(units, inputs + units + 2, weights)
+    _place_rows(row, units, 4 * units, window, rows)
+    row["cell"], row["tanh"] = rows.take((window + 1) * units) * LANES, rows.take(window * units) * LANES
+    return _parts(table.transpose(2, 0, 1), inputs, units)
+
+
+def _place_gru(row: Any, module: nn.Module, window: int, weights: _Counter, rows: _Counter) -> list[Ints]:
+    """As `_place_lstm`."""
+    inputs, units = int(row["inputs"]), int(row["units"])
+    row["weights"], row["columns"], outer = _table(units, inputs + 1, weights)
+    row["hidden_weights"], row["hidden_columns"], inner = _table(units, units + 1, weights)
+    _place_rows(row, units, 4 * units, window, rows)
+    outer, inner = outer.transpose(2, 0, 1)[[1, 2, 0]], inner.transpose(2, 0, 1)[:3]  # PyTorch's r, z, n
+    parts = (outer[..., :inputs], inner[..., :units], outer[..., inputs], inner[..., units])
     return [part.ravel() for part in parts]
 
 
-def _place_rows(row: Any, units: int, window: int, rows: _Counter) -> None:
+def _place_rnn(row: Any, module: nn.Module, window: int, weights: _Counter, rows: _Counter) -> list[Ints]:
+    """As `_place_lstm`."""
+    inputs, units = int(row["inputs"]), int(row["units"])
+    row["fours"], row["relu"] = -(-units // 4), module.nonlinearity == "relu"
+    row["weights"], row["columns"], table = _table(int(row["fours"]), inputs + units + 2, weights)
+    padded = 4 * int(row["fours"])
+    _place_rows(row, padded, padded, window, rows)
+    return _parts(table.transpose(0, 2, 1).reshape(1, padded, -1)[:, :units], inputs, units)
+
+
+_Place = Callable[[Any, nn.Module, int, _Counter, _Counter], list[Ints]]
+_PLACED: dict[type[nn.Module], tuple[np.dtype[Any], _Place]] = {
+    nn.LSTM: (LSTM, _place_lstm),
+    nn.GRU: (GRU, _place_gru),
+    nn.RNN: (RNN, _place_rnn),
+}
+
+
+def _table(groups: int, columns: int, weights: _Counter) -> tuple[int, int, Ints]:
+    """First entry, number of columns and entries (groups, columns, 4) of a new table of weights."""
+    columns += columns % 2
+    count = groups * columns * 4
+    start = weights.take(count)
+    return start, columns, start + np.arange(count).reshape(groups, columns, 4)
+
+
+def _parts(table: Ints, inputs: int, units: int) -> list[Ints]:
+    """Splits the entries (gate, unit, column) of one table by what its columns multiply."""
+    ends = [inputs, inputs + units, inputs + units + 1, inputs + units + 2]
+    return [part.ravel() for part in np.split(table, ends, axis=2)[:4]]
+
+
+def _place_rows(row: Any, units: int, gates: int, window: int, rows: _Counter) -> None:
     """Sets where a layer's rows are. One spare row a step keeps steps off each other's cache sets."""
     fours = (units + 3) // 4 * 4 + 1
     row["hidden"], row["hidden_step"] = rows.take((window + 1) * (units + 1)) * LANES, (units + 1) * LANES
-    row["gates"], row["gates_step"] = rows.take(window * (4 * units + 1)) * LANES, (4 * units + 1) * LANES
-    row["cell"], row["tanh"] = rows.take((window + 1) * units) * LANES, rows.take(window * units) * LANES
+    row["gates"], row["gates_step"] = rows.take(window * (gates + 1)) * LANES, (gates + 1) * LANES
     row["arriving"], row["arriving_step"] = rows.take(window * fours) * LANES, fours * LANES
     row["recurrent"] = rows.take(2 * fours) * LANES

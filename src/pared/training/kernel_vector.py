@@ -1,11 +1,9 @@
 """Vectors of float32 in registers as numbers in compiled code: what numba lacks to write a fast kernel by hand.
 
-LLVM splits or widens them to what the processor has. Numba's cache does not see changes in this file: after one, delete
-the `.nbi` and `.nbc` files of `kernel_lstm` (in `__pycache__`).
+LLVM splits or widens them to what the processor has.
 """
 
 import operator
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
@@ -32,17 +30,18 @@ def inlined(function: Any) -> Any:
     return njit(forceinline=True, **OPTIONS)(function)
 
 
-def entry(*signature: Any) -> Callable[[Any], Any]:
-    """Compiled at once for one signature, with a cache on disk where one can be written."""
+def compiled_as(function: Any) -> Any:
+    """What takes the function's place in compiled code: to be given the types, and to return what suits them."""
+    return extending.overload(function, jit_options=OPTIONS)
 
-    def wrap(function: Any) -> Any:
-        jit: Any = njit
-        try:
-            return jit(*signature, cache=True, **OPTIONS)(function)
-        except (OSError, RuntimeError):
-            return jit(*signature, **OPTIONS)(function)
 
-    return wrap
+def entry(function: Any) -> Any:
+    """A compiled function that Python calls, with a cache on disk where one can be written."""
+    jit: Any = njit
+    try:
+        return jit(cache=True, **OPTIONS)(function)
+    except (OSError, RuntimeError):
+        return plain(function)
 
 
 class Vector(types.Type):
@@ -162,6 +161,17 @@ def clamp(typingctx: Any, value: Any, bound: Any) -> Any:
         return builder.select(builder.fcmp_ordered("<", below, low), low, below)
 
     return value(value, types.float32), build
+
+
+@intrinsic
+def where_positive(typingctx: Any, sign: Any, value: Any) -> Any:
+    """Each lane of `value` where that of `sign` is positive or NaN, else 0."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        nothing = ir.Constant(args[1].type, None)
+        return builder.select(builder.fcmp_ordered("<=", args[0], nothing), nothing, args[1])
+
+    return value(sign, value), build
 
 
 @intrinsic

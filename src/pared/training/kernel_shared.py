@@ -1,0 +1,264 @@
+"""The compiled half of the kernel that all cells share: tiles, head, errors, batches, Adam; and how a cell joins in.
+
+`kernel_layout` says where things are. A batch's gradient is found tile by tile, as many tiles as the cache holds.
+"""
+# mypy: allow-untyped-defs, allow-untyped-calls, no-check-untyped-defs
+
+import contextlib
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import types
+from numba.np.numpy_support import from_dtype
+
+from pared.training.kernel_layout import ADAM, DENSE, LANES, PLAN
+from pared.training.kernel_vector import broadcast, compiled_as, constant, entry, load, plain, store, total
+
+
+class Cell(NamedTuple):
+    """What a kind of recurrent layer has of its own, as compiled functions.
+
+    forward(weights, memory, tile, layer, window): writes the hidden state of every step.
+    backward(weights, memory, tile, layer, window, below): overwrites the gates by their gradients; `below` = (where
+    gradients of the input go, step), or a step of 0 where nobody wants them.
+    gradient(gradient, memory, layer, plan, tiles): adds to the gradient of the layer's weights.
+    """
+
+    forward: Any
+    backward: Any
+    gradient: Any
+
+
+_cells: dict[types.Type, Cell] = {}  # by the type of a layer's record
+
+
+def _forward_layer(weights, memory, tile, layer, window):
+    raise NotImplementedError("compiled code only")
+
+
+def _backward_layer(weights, memory, tile, layer, window, below):
+    raise NotImplementedError("compiled code only")
+
+
+def _layer_gradient(gradient, memory, layer, plan, tiles):
+    raise NotImplementedError("compiled code only")
+
+
+@compiled_as(_forward_layer)
+def _choose_forward(weights, memory, tile, layer, window):
+    forward = _cells[layer].forward
+    return lambda weights, memory, tile, layer, window: forward(weights, memory, tile, layer, window)
+
+
+@compiled_as(_backward_layer)
+def _choose_backward(weights, memory, tile, layer, window, below):
+    backward = _cells[layer].backward
+    return lambda weights, memory, tile, layer, window, below: backward(weights, memory, tile, layer, window, below)
+
+
+@compiled_as(_layer_gradient)
+def _choose_gradient(gradient, memory, layer, plan, tiles):
+    own = _cells[layer].gradient
+    return lambda gradient, memory, layer, plan, tiles: own(gradient, memory, layer, plan, tiles)
+
+
+@plain
+def _read_tile(x, rows, memory, start):
+    """Transposes rows of x to lanes; lanes that remain are zero."""
+    width = x.shape[1]
+    for lane in range(LANES):
+        if lane < len(rows):
+            row = x[rows[lane]]
+            for r in range(width):
+                memory[start + r * LANES + lane] = row[r]
+        else:
+            for r in range(width):
+                memory[start + r * LANES + lane] = 0.0
+
+
+@plain
+def _forward_head(weights, memory, tile, dense):
+    for n in range(len(dense)):
+        layer = dense[n]
+        for o in range(layer.outputs):
+            w = layer.weights + o * (layer.inputs + 1)
+            a = broadcast(weights, w + layer.inputs)
+            for k in range(layer.inputs):
+                a = a + broadcast(weights, w + k) * load(memory, tile + layer.source + k * LANES)
+            store(memory, tile + layer.target + o * LANES, a)
+
+
+@plain
+def _backward_head(weights, memory, tile, dense, arriving):
+    for n in range(len(dense) - 1, -1, -1):
+        layer = dense[n]
+        target = tile + (dense[n - 1].delta if n > 0 else arriving)
+        for k in range(layer.inputs):
+            a = constant(0.0)
+            for o in range(layer.outputs):
+                w = layer.weights + o * (layer.inputs + 1) + k
+                a = a + broadcast(weights, w) * load(memory, tile + layer.delta + o * LANES)
+            store(memory, target + k * LANES, a)
+
+
+@plain
+def _head_gradient(gradient, memory, layer, plan, tiles):
+    for o in range(layer.outputs):
+        for k in range(layer.inputs + 1):
+            a = constant(0.0)
+            for tile in range(tiles):
+                start = tile * plan.tile_size
+                row = start + (layer.source + k * LANES if k < layer.inputs else plan.ones)
+                a = a + load(memory, start + layer.delta + o * LANES) * load(memory, row)
+            gradient[layer.weights + o * (layer.inputs + 1) + k] += total(a)
+
+
+@plain
+def _forward(weights, memory, tile, network):
+    layers, dense, plans = network
+    for n in range(len(layers)):
+        _forward_layer(weights, memory, tile, layers[n], plans[0].window)
+    _forward_head(weights, memory, tile, dense)
+
+
+@plain
+def _backward(weights, memory, tile, network):
+    layers, dense, plans = network
+    window = plans[0].window
+    last = layers[len(layers) - 1]
+    _backward_head(weights, memory, tile, dense, last.arriving + (window - 1) * last.arriving_step)
+    for n in range(len(layers) - 1, -1, -1):
+        below = (layers[n - 1].arriving, layers[n - 1].arriving_step) if n > 0 else (np.int64(0), np.int64(0))
+        _backward_layer(weights, memory, tile, layers[n], window, below)
+
+
+@plain
+def _errors(y, rows, memory, output, delta, scale):
+    """The sum of squared errors of a tile; the rows at `delta` become its gradient, times `scale`."""
+    squares = 0.0
+    for o in range(y.shape[1]):
+        for lane in range(LANES):
+            error = np.float32(0.0)
+            if lane < len(rows):
+                error = memory[output + o * LANES + lane] - y[rows[lane], o]
+            squares += error * error
+            memory[delta + o * LANES + lane] = scale * error
+    return squares
+
+
+@plain
+def _batch(examples, rows, network, weights, gradient, memory):
+    """Writes the gradient of the mean squared error over `rows`; returns the sum of squared errors."""
+    x, y = examples
+    layers, dense, plans = network
+    plan = plans[0]
+    head = dense[len(dense) - 1]
+    scale = np.float32(2.0 / (len(rows) * plan.outputs))
+    gradient[:] = 0.0
+    squares = 0.0
+    for start in range(0, len(rows), plan.tiles * LANES):
+        tiles = min(plan.tiles, (len(rows) - start + LANES - 1) // LANES)
+        for n in range(tiles):
+            tile, first = n * plan.tile_size, start + n * LANES
+            these = rows[first : first + LANES]
+            _read_tile(x, these, memory, tile + layers[0].source)
+            _forward(weights, memory, tile, network)
+            squares += _errors(y, these, memory, tile + head.target, tile + head.delta, scale)
+            _backward(weights, memory, tile, network)
+        for n in range(len(layers)):
+            _layer_gradient(gradient, memory, layers[n], plan, tiles)
+        for n in range(len(dense)):
+            _head_gradient(gradient, memory, dense[n], plan, tiles)
+    return squares
+
+
+@plain
+def _clip(gradient, bound):
+    squares = 0.0
+    for p in range(len(gradient)):
+        squares += gradient[p] * gradient[p]
+    factor = np.float32(bound / (np.sqrt(squares) + 1e-6))
+    if not factor >= 1.0:
+        for p in range(len(gradient)):
+            gradient[p] *= factor
+
+
+@plain
+def _adam_step(state, adam):
+    weights, gradient, first, second = state
+    adam.step += 1.0
+    step_size = np.float32(adam.lr / (1.0 - adam.beta1**adam.step))
+    root = np.float32(np.sqrt(1.0 - adam.beta2**adam.step))
+    blend1, keep2, blend2 = np.float32(1.0 - adam.beta1), np.float32(adam.beta2), np.float32(1.0 - adam.beta2)
+    eps, decay = np.float32(adam.eps), np.float32(0.0 if adam.decoupled else adam.decay)
+    shrink = np.float32(1.0 - adam.lr * adam.decay if adam.decoupled else 1.0)
+    for p in range(len(weights)):
+        weight = weights[p] * shrink
+        slope = gradient[p] + decay * weight
+        first[p] += blend1 * (slope - first[p])
+        second[p] = keep2 * second[p] + blend2 * slope * slope
+        weights[p] = weight - step_size * (first[p] / (np.sqrt(second[p]) / root + eps))
+
+
+FLOATS = types.float32[::1]
+EXAMPLES = types.UniTuple(types.float32[:, ::1], 2)
+
+
+def _entries(sources):
+    """`train_epoch` and `mean_loss`. They close over `sources` to tell numba's cache on disk what they depend on."""
+
+    @entry
+    def train_epoch(examples, order, batch_size, network, state, adam, memory):
+        """One Adam step a batch, in the given order of samples; returns the mean loss over the epoch."""
+        _ = sources
+        squares = 0.0
+        for start in range(0, len(order), batch_size):
+            squares += _batch(examples, order[start : start + batch_size], network, state[0], state[1], memory)
+            if adam[0].clip > 0.0:
+                _clip(state[1], adam[0].clip)
+            _adam_step(state, adam[0])
+        return squares / (len(order) * network[2][0].outputs)
+
+    @entry
+    def mean_loss(examples, order, network, weights, memory):
+        """The mean squared error over the samples in `order`."""
+        _ = sources
+        x, y = examples
+        layers, dense, plans = network
+        head = dense[len(dense) - 1]
+        squares = 0.0
+        for start in range(0, len(order), LANES):
+            these = order[start : start + LANES]
+            _read_tile(x, these, memory, layers[0].source)
+            _forward(weights, memory, 0, network)
+            squares += _errors(y, these, memory, head.target, head.delta, np.float32(0.0))
+        return squares / (len(order) * plans[0].outputs)
+
+    return train_epoch, mean_loss
+
+
+def _sources() -> int:
+    """A number that changes with any of the kernel's files: numba looks at the one that holds an entry only."""
+    number = 0
+    for path in sorted(Path(__file__).parent.glob("kernel*.py")):
+        number = zlib.crc32(path.read_bytes(), number)
+    return number
+
+
+_train_epoch, _mean_loss = _entries(_sources())
+
+
+def compiled(kind: np.dtype[Any], cell: Cell) -> tuple[Any, Any]:
+    """`train_epoch` and `mean_loss`, compiled or read from the cache for networks whose layers are of this kind."""
+    _cells[from_dtype(kind)] = cell
+    network = types.Tuple([from_dtype(record)[::1] for record in (kind, DENSE, PLAN)])
+    order, adam = types.int64[::1], from_dtype(ADAM)[::1]
+    for function, arguments in (
+        (_train_epoch, (EXAMPLES, order, types.int64, network, types.UniTuple(FLOATS, 4), adam, FLOATS)),
+        (_mean_loss, (EXAMPLES, order, network, FLOATS, FLOATS)),
+    ):
+        with contextlib.suppress(OSError):  # a full disk: the compiled function is there all the same
+            function.compile(arguments)
+    return _train_epoch, _mean_loss
