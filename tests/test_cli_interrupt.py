@@ -12,7 +12,8 @@ import pytest
 from commands import SMALL, command, environment, files, pared, write_csv
 
 pytestmark = pytest.mark.slow
-WAYS = [("lstm", 1), ("lstm", 2), ("gru", 1), ("gru", 2)]  # in this thread, in threads, in this thread, in processes
+KERNEL, LOOP = "4,3", "128"  # units: the compiled kernel trains small networks only
+WAYS = [(KERNEL, 1), (KERNEL, 2), (LOOP, 1), (LOOP, 2)]  # in this thread, in threads, in this thread, in processes
 
 
 @pytest.fixture
@@ -69,9 +70,9 @@ def vanishes(group: int, seconds: float = 15) -> bool:
     return False
 
 
-@pytest.mark.parametrize(("cell", "jobs"), WAYS)
-def test_what_is_finished_is_kept(here, cell, jobs):
-    words = ("--cell", cell, "--jobs", jobs, "--refit-epochs", 10_000_000)
+@pytest.mark.parametrize(("units", "jobs"), WAYS)
+def test_what_is_finished_is_kept(here, units, jobs):
+    words = ("--recurrent", units, "--jobs", jobs, "--refit-epochs", 10_000_000)
     code, text, took = interrupted(here, "cutting and refitting", *words, presses=jobs)
     assert code == 130
     assert took < 10
@@ -92,10 +93,10 @@ def test_what_is_finished_is_kept(here, cell, jobs):
     assert (folder / "report.html").read_bytes() == page
 
 
-@pytest.mark.parametrize(("cell", "jobs"), WAYS)
-def test_nothing_is_left_where_nothing_was_finished(here, cell, jobs):
+@pytest.mark.parametrize(("units", "jobs"), WAYS)
+def test_nothing_is_left_where_nothing_was_finished(here, units, jobs):
     before = files(here)
-    words = ("--cell", cell, "--jobs", jobs, "--epochs", 10_000_000, "--out", "new/folder")
+    words = ("--recurrent", units, "--jobs", jobs, "--epochs", 10_000_000, "--out", "new/folder")
     code, text, took = interrupted(here, "training the full networks", *words)
     assert code == 130
     assert took < 10

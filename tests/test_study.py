@@ -38,7 +38,7 @@ def splits(blocks=len(BLOCKS)):
 
 
 def build(seed, widths):
-    """A GRU forecaster: the compiled kernel trains LSTMs only, so nothing is compiled here."""
+    """A small GRU forecaster."""
     recurrent = [widths.get(f"recurrent.{k}.l0", width) for k, width in enumerate((6, 3))]
     return Forecaster(1, recurrent, (widths.get("head.0", 3),), cell="gru", seed=seed)
 

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +18,8 @@ from pared.training.fit import TrainConfig, fit
 from pared.training.fleet import fit_each, fit_many
 from pared.types import Batch
 
-MODELS = [Forecaster(1, units, seed=seed) for seed, units in enumerate([(16, 4), (5,), (11, 3), (8, 8, 8), (16, 4)])]
+SHAPES = [("lstm", (16, 4)), ("gru", (5,)), ("rnn", (11, 3)), ("lstm", (8, 8, 8)), ("gru", (16, 4))]
+MODELS = [Forecaster(1, units, cell=cell, seed=seed) for seed, (cell, units) in enumerate(SHAPES)]
 
 
 def split(seed=0, samples=150, window=4):
@@ -59,12 +61,12 @@ def test_engines_agree_and_the_loop_is_the_plain_loop():
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_members_beyond_the_kernel_are_trained_by_the_loop(jobs):
-    models = [MODELS[0], Forecaster(1, (4,), cell="gru", seed=1)]
-    fits = fit_many(models, SPLITS[:2], CONFIGS[:2], jobs=jobs)
-    assert same(fits[0], kernel.fit(models[0], SPLITS[0], CONFIGS[0]))
-    assert same(fits[1], fit(models[1], SPLITS[1], CONFIGS[1]))
+    configs = [CONFIGS[0], replace(CONFIGS[1], optimiser="sgd")]
+    fits = fit_many(MODELS[:2], SPLITS[:2], configs, jobs=jobs)
+    assert same(fits[0], kernel.fit(MODELS[0], SPLITS[0], configs[0]))
+    assert same(fits[1], fit(MODELS[1], SPLITS[1], configs[1]))
     with pytest.raises(ValueError, match="member 1"):
-        fit_many(models, SPLITS[:2], CONFIGS[:2], jobs=jobs, engine="kernel")
+        fit_many(MODELS[:2], SPLITS[:2], configs, jobs=jobs, engine="kernel")
 
 
 def test_without_numba_the_loop_does_it(monkeypatch):

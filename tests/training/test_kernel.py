@@ -1,7 +1,10 @@
-"""The compiled kernel against nn.LSTM, autograd and torch's Adam."""
+"""The compiled kernel against PyTorch's recurrent layers, autograd and Adam."""
 
 import copy
 import math
+import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import CancelledError
 from dataclasses import replace
@@ -32,7 +35,10 @@ SHAPES = [
     (7, 2, (8, 5, 3), (), 2),
     (1, 1, (1,), (2, 3), 1),
     (3, 1, (33,), (5,), 3),
+    (2, 1, (5,), (1,), 1),
 ]
+KINDS = ["lstm", "gru", "rnn", "relu"]  # relu: an RNN of that nonlinearity
+every_kind = pytest.mark.parametrize("kind", KINDS)
 SMALL = (5, 2, (6, 3), (4,), 1)
 
 
@@ -42,11 +48,20 @@ def draw(samples, window, inputs, outputs=1, seed=0):
     return Batch(x, torch.tanh(x[:, -1].sum(1, keepdim=True) * torch.arange(1, outputs + 1)) + 0.3 * x[:, 0, :1])
 
 
-def member(shape, samples=320, validation=70):
+def forecaster(kind, inputs, recurrent, dense, outputs):
+    model = Forecaster(inputs, recurrent, dense, outputs, cell="rnn" if kind == "relu" else kind, seed=3)
+    for k, layer in enumerate(model.recurrent if kind == "relu" else ()):
+        other = nn.RNN(layer.input_size, layer.hidden_size, batch_first=True, nonlinearity="relu")
+        other.load_state_dict(layer.state_dict())
+        model.recurrent[k] = other
+    return model
+
+
+def member(shape, samples=320, validation=70, kind="lstm"):
     window, inputs, recurrent, dense, outputs = shape
     train = draw(samples, window, inputs, outputs)
     split = SimpleNamespace(train=train, validation=draw(validation, window, inputs, outputs, seed=1))
-    return Forecaster(inputs, recurrent, dense, outputs, seed=3), split
+    return forecaster(kind, inputs, recurrent, dense, outputs), split
 
 
 def curves(result):
@@ -68,9 +83,13 @@ def assert_agree(one, other, tolerance=1e-5):
         assert (take(one) - take(other)).abs().max() <= tolerance * take(other).abs().max()
 
 
+@every_kind
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_gradient_is_that_of_autograd(shape):
-    model, split = member(shape, samples=100)
+def test_gradient_is_that_of_autograd(shape, kind):
+    model, split = member(shape, samples=100, kind=kind)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
     twin = copy.deepcopy(model).double()
     mse_loss(twin(split.train.x.double()), split.train.y.double()).backward()
     expected = torch.cat([parameter.grad.flatten() for parameter in twin.parameters()])
@@ -81,28 +100,31 @@ def test_gradient_is_that_of_autograd(shape):
 
 
 @given(
+    kind=st.sampled_from(KINDS),
     window=st.integers(1, 6),
     inputs=st.integers(1, 3),
     recurrent=st.lists(st.integers(1, 9), min_size=1, max_size=3),
     dense=st.lists(st.integers(1, 5), max_size=2),
     samples=st.integers(1, 70),
 )
-@settings(max_examples=25, deadline=None)
-def test_any_shape_agrees_with_the_loop(window, inputs, recurrent, dense, samples):
-    model, split = member((window, inputs, recurrent, dense, 2), samples, validation=samples // 2)
+@settings(max_examples=50, deadline=None)
+def test_any_shape_agrees_with_the_loop(kind, window, inputs, recurrent, dense, samples):
+    model, split = member((window, inputs, recurrent, dense, 2), samples, samples // 2, kind)
     config = TrainConfig(epochs=2, batch_size=33, lr=1e-3)
     one, other = kernel.fit(model, split, config), fit(model, split, config)
     np.testing.assert_allclose(curves(one), curves(other), rtol=1e-5)
     assert (moments(one) - moments(other)).abs().max() <= 1e-4 * moments(other).abs().max() + 1e-8
 
 
-@pytest.mark.parametrize("shape", SHAPES[:5], ids=str)
-def test_losses_over_200_steps_agree_with_the_loop(shape):
-    model, split = member(shape)
+@every_kind
+@pytest.mark.parametrize("shape", [SHAPES[k] for k in (0, 1, 3, 4)], ids=str)
+def test_losses_over_200_steps_agree_with_the_loop(shape, kind):
+    model, split = member(shape, kind=kind)
     config = TrainConfig(epochs=40, batch_size=64, lr=3e-3)
     np.testing.assert_allclose(curves(kernel.fit(model, split, config)), curves(fit(model, split, config)), rtol=1e-4)
 
 
+@every_kind
 @pytest.mark.parametrize(
     "change",
     [
@@ -116,14 +138,15 @@ def test_losses_over_200_steps_agree_with_the_loop(shape):
     ],
     ids=str,
 )
-def test_configurations_agree_with_the_loop(change):
-    model, split = member(SMALL, samples=150)
+def test_configurations_agree_with_the_loop(change, kind):
+    model, split = member(SMALL, samples=150, kind=kind)
     config = replace(TrainConfig(epochs=4, lr=3e-3), **change)
     assert_agree(kernel.fit(model, split, config), fit(model, split, config))
 
 
-def test_patience_returns_the_best_epoch_as_the_loop_does():
-    model, split = member(SMALL, samples=40)
+@every_kind
+def test_patience_returns_the_best_epoch_as_the_loop_does(kind):
+    model, split = member(SMALL, samples=40, kind=kind)
     config = TrainConfig(epochs=80, lr=0.03, patience=3, schedule=Constant())
     one, other = kernel.fit(model, split, config), fit(model, split, config)
     assert len(one.curves["train"]) == len(other.curves["train"]) < 80
@@ -131,19 +154,21 @@ def test_patience_returns_the_best_epoch_as_the_loop_does():
     assert_agree(one, other, 1e-4)
 
 
-def test_each_engine_resumes_from_the_other():
-    model, split = member(SMALL)
+@every_kind
+def test_each_engine_resumes_from_the_other(kind):
+    model, split = member(SMALL, kind=kind)
     first, second = TrainConfig(epochs=3, lr=3e-3), TrainConfig(epochs=3, lr=1e-3, seed=5)
     by_loop = fit(model, split, second, resume=fit(model, split, first))
-    untrained = Forecaster(2, (6, 3), (4,), seed=99)
+    untrained = Forecaster(2, (6, 3), (4,), cell=kernel.kind_of(model), seed=99)
     assert_agree(kernel.fit(untrained, split, second, resume=fit(model, split, first)), by_loop)
     assert_agree(fit(untrained, split, second, resume=kernel.fit(model, split, first)), by_loop)
     assert_agree(kernel.fit(untrained, split, second, resume=kernel.fit(model, split, first)), by_loop)
     assert by_loop.optimiser_state["state"][0]["step"] == 30
 
 
-def test_optimiser_state_is_laid_out_as_torch_does():
-    model, split = member(SMALL)
+@every_kind
+def test_optimiser_state_is_laid_out_as_torch_does(kind):
+    model, split = member(SMALL, kind=kind)
     config = TrainConfig(epochs=2)
     one, other = kernel.fit(model, split, config).optimiser_state, fit(model, split, config).optimiser_state
     assert one["param_groups"] == other["param_groups"]
@@ -176,9 +201,10 @@ def test_arguments_and_random_state_are_left_alone():
     assert not kernel.fit(copy.deepcopy(model).eval(), split, TrainConfig(epochs=1)).model.training
 
 
+@every_kind
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_divergence_ends_training_as_in_the_loop(value):
-    model, split = member(SMALL)
+def test_divergence_ends_training_as_in_the_loop(value, kind):
+    model, split = member(SMALL, kind=kind)
     split.train.y[17] = value
     for config in (TrainConfig(epochs=5), TrainConfig(epochs=5, clip=1.0)):
         one, other = kernel.fit(model, split, config), fit(model, split, config)
@@ -187,8 +213,9 @@ def test_divergence_ends_training_as_in_the_loop(value):
         assert len(one.curves["train"]) == len(one.curves["validation"]) == len(other.curves["train"]) == 1
 
 
-def test_nan_inputs_reach_the_loss():
-    model, split = member(SMALL)
+@every_kind
+def test_nan_inputs_reach_the_loss(kind):
+    model, split = member(SMALL, kind=kind)
     split.train.x[17, 0, 0] = math.nan
     assert kernel.fit(model, split, TrainConfig(epochs=5)).diverged
 
@@ -208,14 +235,41 @@ def test_windows_may_be_views():
     assert_agree(kernel.fit(model, views, config), fit(model, views, config))
 
 
-def test_training_is_deterministic_and_compiled_once():
-    (model, split), config = member(SMALL), TrainConfig(epochs=3)
+@every_kind
+def test_training_is_deterministic_and_compiled_once(kind):
+    (model, split), config = member(SMALL, kind=kind), TrainConfig(epochs=3)
+    functions = kernel.compiled(kernel.kind_of(model))
+    compiled = [len(function.signatures) for function in (functions.train_epoch, functions.mean_loss)]
     first = kernel.fit(model, split, config)
-    kernel.fit(*member(SHAPES[4]), config)
+    kernel.fit(*member(SHAPES[4], kind=kind), config)
     second = kernel.fit(model, split, config)
     assert first.curves == second.curves
     assert torch.equal(weights(first), weights(second))
-    assert len(kernel.compiled().train_epoch.signatures) == 1
+    assert [len(function.signatures) for function in (functions.train_epoch, functions.mean_loss)] == compiled
+
+
+@every_kind
+def test_weights_have_places_of_their_own(kind):
+    for shape in SHAPES:
+        model, _ = member(shape, kind=kind)
+        found = kernel.layout(model, window=shape[0], batch_size=64)
+        entries = np.concatenate(found.places)
+        assert [len(place) for place in found.places] == [parameter.numel() for parameter in model.parameters()]
+        assert len(np.unique(entries)) == len(entries)
+        assert entries.min() >= 0
+        assert entries.max() < found.weights
+
+
+@pytest.mark.slow
+def test_a_later_process_reads_what_was_compiled(tmp_path):
+    code = (
+        "from pared.training import kernel; f = kernel.compiled('rnn').train_epoch; "
+        "print(sum(f.stats.cache_hits.values()), sum(f.stats.cache_misses.values()))"
+    )
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    runs = [subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+            for _ in range(2)]  # fmt: skip
+    assert [run.stdout.strip() for run in runs] == ["0 1", "1 0"]
 
 
 def test_stop_ends_training():
@@ -241,7 +295,7 @@ def test_supports():
     assert kernel.supports(Forecaster(3, (7,), ()), replace(config, optimiser="adamw", clip=1.0))
     assert not kernel.supports(Forecaster(), config, l1_loss)
     assert not kernel.supports(Forecaster(), replace(config, optimiser="sgd"))
-    assert not kernel.supports(Forecaster(cell="gru"), config)
+    assert all(kernel.supports(forecaster(kind, 2, (5, 1), (), 1), config) for kind in KINDS)
     assert not kernel.supports(Forecaster(recurrent=(256,)), config)
     assert not kernel.supports(Forecaster().double(), config)
     assert not kernel.supports(nn.Sequential(nn.Linear(1, 1)), config)
@@ -249,13 +303,16 @@ def test_supports():
     frozen.head[0].bias.requires_grad_(False)
     hooked.recurrent[1].register_forward_hook(lambda *_: None)
     two_layers.recurrent[0] = nn.LSTM(1, 4, num_layers=2, batch_first=True)
-    assert not any(kernel.supports(model, config) for model in (frozen, hooked, two_layers))
+    no_bias, mixed = Forecaster(cell="gru"), Forecaster()
+    no_bias.recurrent[0] = nn.GRU(1, 16, bias=False, batch_first=True)
+    mixed.recurrent[1] = nn.GRU(16, 4, batch_first=True)
+    assert not any(kernel.supports(model, config) for model in (frozen, hooked, two_layers, no_bias, mixed))
 
 
 def test_activations_are_accurate_to_a_few_ulp():
     from numba import njit
 
-    from pared.training.kernel_lstm import sigmoid, tanh
+    from pared.training.kernel_products import sigmoid, tanh
     from pared.training.kernel_vector import load, store
 
     @njit

@@ -53,8 +53,8 @@ def kind_of(model: nn.Module) -> str:
 def supports(model: nn.Module, config: TrainConfig, loss: Loss = mse_loss) -> bool:
     """Whether the kernel trains this member, and faster than the plain loop.
 
-    It takes a `Forecaster` whose layers are all LSTM, all GRU or all RNN, with biases, float32 on the CPU, without hooks
-    and with all of its weights trained, of at most 65,536 weights; mean squared error; Adam or AdamW.
+    It takes a `Forecaster` whose layers are all LSTM, all GRU or all RNN, with biases, float32 on the CPU, without
+    hooks and with all of its weights trained, of at most 65,536 weights; mean squared error; Adam or AdamW.
     """
     if type(model) is not Forecaster or loss is not mse_loss or config.optimiser not in ("adam", "adamw"):
         return False

@@ -2,9 +2,9 @@
 
 Samples are lanes. A *tile* is 16 samples; a *row* of memory is one number for each of them. A recurrent layer has at
 every step rows called gates, which the backward pass overwrites by their gradients: 4 a unit (LSTM, GRU) or 1 (RNN, and
-as many as round them up to fours). And it has its hidden state, which begins with a step of zeros, and the gradient that
-arrives there. LSTM: the gates are i, f, g, o; there are the cell (which begins with a step of zeros, too) and its tanh.
-GRU: the gates are n, r, z and m, the part of n that comes from the hidden state.
+as many as round them up to fours). And it has its hidden state, which begins with a step of zeros, and the gradient
+that arrives there. LSTM: the gates are i, f, g, o; there are the cell (which begins with a step of zeros, too) and its
+tanh. GRU: the gates are n, r, z and m, the part of n that comes from the hidden state.
 
 Weights are tables: a column holds the 4 weights of a unit's gates (RNN: of 4 units). LSTM and RNN: columns for inputs,
 hidden units, b_ih, b_hh. GRU: one table for inputs and b_ih (gates n, r, z, none), one for hidden units and b_hh (r, z,
@@ -117,7 +117,7 @@ def _place_gru(row: Any, module: nn.Module, window: int, weights: _Counter, rows
 def _place_rnn(row: Any, module: nn.Module, window: int, weights: _Counter, rows: _Counter) -> list[Ints]:
     """As `_place_lstm`."""
     inputs, units = int(row["inputs"]), int(row["units"])
-    row["fours"], row["relu"] = -(-units // 4), module.nonlinearity == "relu"
+    row["fours"], row["relu"] = -(-units // 4), module.mode == "RNN_RELU"
     row["weights"], row["columns"], table = _table(int(row["fours"]), inputs + units + 2, weights)
     padded = 4 * int(row["fours"])
     _place_rows(row, padded, padded, window, rows)

@@ -4,7 +4,7 @@ LLVM splits or widens them to what the processor has.
 """
 
 import operator
-from typing import Any
+from typing import Any, cast
 
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import extending, njit, types
@@ -32,7 +32,7 @@ def inlined(function: Any) -> Any:
 
 def compiled_as(function: Any) -> Any:
     """What takes the function's place in compiled code: to be given the types, and to return what suits them."""
-    return extending.overload(function, jit_options=OPTIONS)
+    return extending.overload(function, jit_options=cast(Any, OPTIONS))
 
 
 def entry(function: Any) -> Any:
