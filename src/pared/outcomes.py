@@ -106,21 +106,21 @@ def label(rule: Rule) -> str:
     return str(rule)
 
 
-def evaluated(predict: Predictor, split: Split, part: str) -> Metrics:
+def evaluated(predict: Predictor, split: Split, part: str, free_running: bool = True) -> Metrics:
     """The metrics of a forecaster on a part of a block ("validation" or "test"), prefixed with its name."""
     batch = split.validation if part == "validation" else split.test
     sd = float(floats(split.scaler.value(split.train.y, split.train.x)).std())
-    found = evaluation.evaluate(predict, batch, split.scaler, sd, recursive=split.recursive)
+    found = evaluation.evaluate(predict, batch, split.scaler, sd, recursive=split.recursive and free_running)
     if math.isnan(found["nrmse"]):
         return {"diverged": 1.0}
     return {f"{part}.{name}": value for name, value in found.items() if math.isfinite(value)}
 
 
-def network_metrics(trained: Trained, split: Split, part: str) -> Metrics:
+def network_metrics(trained: Trained, split: Split, part: str, free_running: bool = True) -> Metrics:
     """`evaluated` for a trained network."""
     if trained.fit.diverged:
         return {"diverged": 1.0}
-    return evaluated(evaluation.predictor(trained.fit.model, split.scaler), split, part)
+    return evaluated(evaluation.predictor(trained.fit.model, split.scaler), split, part, free_running)
 
 
 def costs(trained: Trained, split: Split, structure: Structure) -> Metrics:

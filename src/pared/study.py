@@ -110,7 +110,8 @@ def study(
 class Investigation:
     """The whole comparison on every block and seed; `run` tells the story.
 
-    `networks` fills as trainings finish, so that whoever interrupts `run` still has them (see `finished`).
+    `networks` fills as trainings finish and `validated` as they are measured on validation data, so that whoever
+    interrupts `run` still has them (see `finished`).
     """
 
     build: Build
@@ -121,6 +122,7 @@ class Investigation:
     jobs: int = 1
     progress: Progress = lambda stage, done, total: None
     networks: Networks = field(default_factory=dict)
+    validated: dict[Key, Metrics] = field(default_factory=dict)
 
     def run(self) -> Evidence:
         """Trains, cuts, chooses, trains the controls, tests once.
@@ -170,8 +172,15 @@ class Investigation:
             select(scores, self.structure, rule, self.settings.scope, self.settings.keep)
 
     def finished(self) -> tuple[Outcome, ...]:
-        """Outcomes of the networks trained so far, on validation data: what an interrupted study still knows."""
-        return self._outcomes(self._measure("validation", self.networks))
+        """Outcomes of the networks trained so far, on validation data: what an interrupted study still knows.
+
+        Networks that were not measured before are measured one step ahead only: free runs of all would take a minute.
+        """
+        measured = {
+            key: self.validated.get(key) or network_metrics(trained, self.blocks[key[1]], "validation", False)
+            for key, trained in self.networks.items()
+        }
+        return self._outcomes(measured)
 
     @cached_property
     def structure(self) -> Structure:
@@ -187,7 +196,7 @@ class Investigation:
         return tuple(network_outcomes(self.name, self.networks, measured, self.blocks, self.structure))
 
     def _measure(self, part: str, keys: Collection[Key]) -> dict[Key, Metrics]:
-        measured = {}
+        measured = self.validated if part == "validation" else {}
         for done, key in enumerate(keys, 1):
             measured[key] = network_metrics(self.networks[key], self.blocks[key[1]], part)
             self.progress(f"measuring on {part} data", done, len(keys))
