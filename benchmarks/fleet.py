@@ -2,24 +2,16 @@
 
 A network is 100 epochs of 79 batches of 64. Engines take turns in short rounds; a ratio is the median over rounds: of
 processor time between engines (other work on the machine does not count), of wall time between one job and two.
-`fleet.json` holds the last run on the project's machine.
 """
 
-import json
-import os
-import platform
 import statistics
-import sys
 import time
 from itertools import product
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, get_args
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-import numba
 import torch
+from facts import machine, write
 
 from pared.models.recurrent import Cell, Forecaster
 from pared.training import kernel
@@ -82,16 +74,7 @@ def main() -> None:
         results.append(result)
         numbers = (*result["networks a minute"].values(), result["kernel over loop"], result["two jobs over one"])
         print(" ".join(f"{word!s:>9}" for word in (*network, *(f"{number:.2f}" for number in numbers))), flush=True)
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numba": numba.__version__,
-    }
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
+    write({"machine": machine("torch", "numba"), "results": results}, "fleet")
 
 
 if __name__ == "__main__":

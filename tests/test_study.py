@@ -210,3 +210,18 @@ def test_prune_takes_a_loader_a_pair_a_rule_and_a_users_own_criterion():
     for ratio in (0, 1, 1.5):
         with pytest.raises(ValueError, match="a ratio lies between 0 and 1"):
             prune(model, data, ratio=ratio)
+
+
+def test_an_interrupted_study_measures_what_it_has_not_yet_one_step_ahead():
+    work = Investigation(build, splits(), SEEDS, QUICK)
+
+    def interrupt(stage, done, total):
+        if (stage, done) == ("measuring on validation data", 7):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replace(work, progress=interrupt).run()
+    outcomes = work.finished()
+    assert len(outcomes) == len(work.networks) == 3 * len(MEMBERS)
+    assert all("validation.nrmse" in outcome.metrics for outcome in outcomes)
+    assert sum("validation.free_direction" in outcome.metrics for outcome in outcomes) == len(work.validated) == 7
