@@ -1,8 +1,11 @@
 """Many small networks: every member is trained as `fit` would train it alone, several at a time."""
 
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Literal, NamedTuple
 
 import torch
@@ -111,7 +114,23 @@ def _in_threads(members: dict[int, _Member], jobs: int) -> Iterator[tuple[int, F
 def _in_processes(members: dict[int, _Member], loss: Loss, jobs: int) -> Iterator[tuple[int, Fit]]:
     if members:
         calls = (delayed(_fit_on_one_thread)(index, member, loss) for index, member in members.items())
-        yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)
+        with _interrupts_wait():
+            fits = Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)
+        yield from fits
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Ctrl-C waits until the end; in processes that start meanwhile for ever, as this one is to end them, silently."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # the first worker would start it, which unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _fit_on_one_thread(index: int, member: _Member, loss: Loss) -> tuple[int, Fit]:
