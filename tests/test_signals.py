@@ -16,7 +16,7 @@ from pared.signals import (
     Reading,
     Watched,
     gated,
-    gates,
+    gradients,
     open_gates,
     plain_parameters,
     read_values,
@@ -157,7 +157,7 @@ def test_gradients_of_gates_are_finite_differences(name):
     structure = trace(model, example(data.x))
     before = snapshot(model)
     found = unit_gradients(model, structure, data.x, flattened, data.y)
-    alone = gates._one_by_one(model, list(structure), data.x, flattened, data.y, lambda rows: rows)
+    alone = gradients._one_by_one(model, list(structure), data.x, flattened, data.y, lambda rows: rows)
     sizes = unit_gradients(model, structure, data.x, flattened, data.y, lambda rows: rows.abs().sum(0))
     unchanged(before, model)
     call, step = gated(model, structure), 1e-6
@@ -177,7 +177,7 @@ def test_gradients_are_vectorised_where_pytorch_can(name, monkeypatch):
     def never(*_):
         raise AssertionError("one by one")
 
-    monkeypatch.setattr(gates, "_one_by_one", never)
+    monkeypatch.setattr(gradients, "_one_by_one", never)
     model, data = KINDS[name].build(), KINDS[name].batch(3)
     unit_gradients(model, trace(model, example(data.x)), data.x, flattened, data.y)
 

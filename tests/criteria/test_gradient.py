@@ -37,11 +37,14 @@ def test_samples_do_not_cancel():
     assert float(taylor(model, Batch(x, x), mse_loss)["0"].min()) > 0
 
 
-def test_many_samples_are_scored_in_chunks(monkeypatch):
+@pytest.mark.parametrize("path", ["values.HELD_ENTRIES", "gradients.BATCHED_ENTRIES"])
+def test_many_samples_are_scored_in_chunks(monkeypatch, path):
+    if path.startswith("gradients"):
+        monkeypatch.setattr("pared.signals.gradients.gradients_on_values", lambda *_: {})
     model = forecaster()
     data = batch(model, samples=40)
     whole = taylor(model, data, mse_loss)
-    monkeypatch.setattr("pared.signals.gates.BATCHED_ENTRIES", 1000)
+    monkeypatch.setattr(f"pared.signals.{path}", 1000)
     for name, values in taylor(model, data, mse_loss).items():
         torch.testing.assert_close(values, whole[name])
 

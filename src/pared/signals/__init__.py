@@ -3,7 +3,8 @@
 The only place with hooks. Every function works on a private copy in evaluation mode: the model stays as it is.
 """
 
-from pared.signals.gates import Gates, gated, open_gates, reading_slices, unit_gradients
+from pared.signals.gates import Gates, gated, open_gates, reading_slices
+from pared.signals.gradients import unit_gradients
 from pared.signals.private import forked, plain_parameters, private, tensor_of
 from pared.signals.readings import Reading, Watched, module_inputs, read_values
 from pared.signals.unrolled import unrolled

@@ -9,7 +9,7 @@ from torch.nn.functional import linear, pad
 from torch.overrides import TorchFunctionMode
 
 from pared.models.attention import Attention
-from pared.signals.gates import _Group, reading_slices
+from pared.signals.gates import GroupLike, reading_slices
 from pared.signals.private import forked, private
 from pared.signals.unrolled import written_out
 from pared.types import Inputs
@@ -49,7 +49,7 @@ class Watched:
     Cost: one forward pass a call, in which recurrent layers are written out step by step.
     """
 
-    def __init__(self, model: nn.Module, groups: Iterable[_Group], see: Callable[[Reading], None]) -> None:
+    def __init__(self, model: nn.Module, groups: Iterable[GroupLike], see: Callable[[Reading], None]) -> None:
         self.model = written_out(private(model))
         self.wanted = {(s.parameter, s.axis) for _, s in reading_slices(groups)}
         self.see = see
@@ -185,7 +185,7 @@ _RULES: dict[str, Callable[..., Iterator[_Seen]]] = {
 }
 
 
-def read_values(model: nn.Module, groups: Iterable[_Group], x: Inputs) -> dict[str, Tensor]:
+def read_values(model: nn.Module, groups: Iterable[GroupLike], x: Inputs) -> dict[str, Tensor]:
     """What each reading parameter multiplies when the model runs on `x`: parameter name -> (rows, axis length).
 
     For `weight_hh` of a recurrent layer these are its own states at all steps but the last, for a Linear, a
