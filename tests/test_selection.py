@@ -259,3 +259,46 @@ def test_bounds_hold_for_names_and_patterns():
         select(scores, structure, 0.5, bounds={"nowhere": (1, 2)})
     with pytest.raises(ValueError, match="fewest <= most"):
         select(scores, structure, 0.5, bounds={"0": (3, 2)})
+
+
+class Projecting(nn.Module):
+    def __init__(self, cells, units, **options):
+        super().__init__()
+        self.rnn = nn.LSTM(3, cells, proj_size=units, batch_first=True, **options)
+        self.last = nn.Linear(units * (2 if options.get("bidirectional") else 1), 2)
+
+    def forward(self, x):
+        return self.last(self.rnn(x)[0])
+
+
+@pytest.mark.parametrize(
+    ("cells", "units", "ratio", "left"),
+    [(4, 3, 0.5, (2, 1)), (3, 2, 0.6, (2, 1)), (5, 3, 0.7, (2, 1)), (10, 9, 0.15, (9, 8))],
+)
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"bidirectional": True, "num_layers": 2}])
+def test_cells_stay_more_than_what_they_are_projected_to(cells, units, ratio, left, options):
+    """PyTorch cannot run an LSTM whose projection is as wide as its cells."""
+    torch.manual_seed(0)
+    model, x = Projecting(cells, units, **options), torch.randn(2, 5, 3)
+    structure = trace(model, x)
+    scores = {g.name: torch.rand(g.width) for g in structure}
+    plan = select(scores, structure, ratio)
+    assert {(len(plan.keep[a]), len(plan.keep[b])) for a, b in structure.projections()} == {left}
+    small = cut(model, structure, plan)
+    assert (small.rnn.hidden_size, small.rnn.proj_size) == left
+    assert small(x).shape == model(x).shape
+
+
+def test_cells_and_projections_keep_to_multiples_and_bounds():
+    model, x = Projecting(32, 16), torch.randn(2, 5, 3)
+    structure = trace(model, x)
+    scores = {g.name: torch.rand(g.width) for g in structure}
+
+    def left(**options):
+        plan = select(scores, structure, **options)
+        cut(model, structure, plan)
+        return len(plan.keep["rnn.l0.cells"]), len(plan.keep["rnn.l0"])
+
+    assert left(rule=0.75, bounds={"rnn.l0": (8, 8)}, multiple=8) == (16, 8)
+    same = {"rnn.l0.cells": (8, 8), "rnn.l0": (8, 16)}
+    assert left(rule=0.75, bounds=same) == (8, 9)

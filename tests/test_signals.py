@@ -24,6 +24,7 @@ from pared.signals import (
     unit_gradients,
     unrolled,
 )
+from pared.signals.values import gradients_on_values
 from pared.surgery import Group, Slice, StructureError, mask, trace
 
 QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -172,6 +173,81 @@ def test_gradients_of_gates_are_finite_differences(name):
             torch.testing.assert_close(found[group.name][..., j], slope.flatten(1), rtol=1e-5, atol=1e-8)
 
 
+ELSEWHERE = ("packed", "tied")
+"""Kinds whose samples lie in no order, or whose weights are used transposed: gates on values are none on weights."""
+
+
+@every_kind
+@pytest.mark.parametrize("samples", [1, 2, 7])
+def test_gates_on_values_are_gates_on_weights(name, samples):
+    model, data = KINDS[name].build(), KINDS[name].batch(samples)
+    groups = list(trace(model, example(data.x)))
+    before = snapshot(model)
+    found = gradients_on_values(model, groups, data.x, flattened, data.y, lambda rows: rows)
+    unchanged(before, model)
+    assert set(found) == (set() if name in ELSEWHERE else {group.name for group in groups})
+    expected = gradients._on_weights(model, groups, data.x, flattened, data.y, lambda rows: rows)
+    for group, values in found.items():
+        torch.testing.assert_close(values, expected[group], rtol=1e-10, atol=1e-14)
+
+
+class Mixed(nn.Module):
+    """A layer read by a linear layer, and one read by a matrix that is transposed first."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(3, 4), nn.Linear(4, 5), nn.Linear(5, 2)
+
+    def forward(self, x):
+        return torch.tanh(self.b(torch.tanh(self.a(x)))) @ self.c.weight.t()
+
+
+def test_each_group_goes_the_way_that_it_can():
+    model, x = Mixed().double(), torch.randn(6, 3, dtype=torch.float64)
+    groups = list(trace(model, x))
+    fast = gradients_on_values(model, groups, x, flattened, x, lambda rows: rows)
+    assert list(fast) == ["a"]
+    found = unit_gradients(model, groups, x, flattened, x)
+    assert list(found) == ["a", "b"]
+    for name, values in gradients._on_weights(model, groups, x, flattened, x, lambda rows: rows).items():
+        torch.testing.assert_close(found[name], values, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("how", [
+    lambda h: h - h.mean(dim=0),
+    lambda h: h.flip(0),
+    lambda h: h * (2.0 if h.sum() > 0 else 1.0),
+    lambda h: torch.stack([*h[1:], h[0]]),
+])  # fmt: skip
+def test_samples_that_meet_each_other_are_looked_at_one_by_one(how):
+    class Meeting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.b(how(torch.tanh(self.a(x))))
+
+    model, x = Meeting().double(), torch.randn(6, 3, dtype=torch.float64)
+    groups = [Group("a", 4, (Slice("b.weight", 1, "out"),))]
+    assert gradients_on_values(model, groups, x, flattened, x, lambda rows: rows) == {}
+    alone = unit_gradients(model, groups, x, flattened, x)["a"]
+    rows = [unit_gradients(model, groups, x[n : n + 1], flattened, x[n : n + 1])["a"][0] for n in range(6)]
+    torch.testing.assert_close(alone, torch.stack(rows))
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "gru", "transformer"])
+def test_no_gradient_is_as_large_as_the_gated_weights(name, monkeypatch):
+    """Gates on weights are never tried where gates on values do."""
+
+    def never(*_):
+        raise AssertionError("gates on weights")
+
+    monkeypatch.setattr(gradients, "_on_weights", never)
+    model, data = KINDS[name].build(), KINDS[name].batch(3)
+    unit_gradients(model, trace(model, example(data.x)), data.x, flattened, data.y)
+
+
 @pytest.mark.parametrize("name", [name for name in KINDS if name != "packed"])
 def test_gradients_are_vectorised_where_pytorch_can(name, monkeypatch):
     def never(*_):
@@ -179,7 +255,7 @@ def test_gradients_are_vectorised_where_pytorch_can(name, monkeypatch):
 
     monkeypatch.setattr(gradients, "_one_by_one", never)
     model, data = KINDS[name].build(), KINDS[name].batch(3)
-    unit_gradients(model, trace(model, example(data.x)), data.x, flattened, data.y)
+    gradients._on_weights(model, list(trace(model, example(data.x))), data.x, flattened, data.y, lambda rows: rows)
 
 
 def test_a_forward_that_looks_at_its_values_is_differentiated_sample_by_sample():

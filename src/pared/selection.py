@@ -75,7 +75,8 @@ def select(
     `scores` maps group names to one score a unit (higher = keep); groups without scores stay whole, and so do groups
     whose name matches a pattern in `keep`. Under scope "group" the rule holds in every group, under "global" over all
     of them together, so scores must be comparable between groups. No group is ever emptied. Groups that must stay
-    equally wide (`structure.equal`) all keep as many units as the widest of them. `bounds` maps patterns of group names
+    equally wide (`structure.equal`) all keep as many units as the widest of them; of an LSTM that would keep as many
+    cells as its projection has units, which PyTorch cannot run, more cells stay. `bounds` maps patterns of group names
     to (fewest, most) units that stay, the last match counting; `multiple` rounds what stays up to multiples of it, as
     widths off multiples of 8 cost matrix products dearly.
 
@@ -197,6 +198,7 @@ def _plan(
     for names in structure.equal:
         widest = max(counts.get(name, structure[name].width) for name in names if name in structure)
         counts |= {name: widest for name in names if name in counts}
+    counts |= _apart(counts, structure, limits)
     keep = {}
     for name, values in scores.items():
         lowest_last = sorted(((-score, -j) for j, score in enumerate(values.tolist())))
@@ -220,6 +222,23 @@ def _within_budget(scores: Mapping[str, Tensor], structure: Structure, budget: B
         middle = (low + high) // 2
         low, high = (low, middle) if budget.cost(plan(middle)) <= budget.limit else (middle, high)
     return plan(high)
+
+
+def _apart(counts: Mapping[str, int], structure: Structure, limits: Limits) -> dict[str, int]:
+    """More of an LSTM's cells, or of what they are projected to, where both would be equally many.
+
+    All layers of a module change together, as one width holds for them.
+    """
+    changed: dict[str, int] = {}
+    for pair in structure.projections():
+        cells, projected = ({**counts, **changed}.get(name, structure[name].width) for name in pair)
+        for name in pair if cells == projected else ():
+            more = limits(name, cells + 1)
+            if name in counts and more > cells:
+                together = next((names for names in structure.equal if name in names), (name,))
+                changed |= {other: more for other in together if other in counts}
+                break
+    return changed
 
 
 Measure = Literal["parameters", "macs", "milliseconds"]

@@ -8,6 +8,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrize import register_parametrization
 
 from networks import MLP, Spec, batch, forecaster, mlp, plans, snapshot, specs, unchanged
 from pared.surgery import Plan, Structure, StructureError, cut, mask, replay, trace
@@ -189,3 +191,39 @@ def test_a_structure_written_by_hand_needs_no_trace():
     small = cut(model, Structure(traced.groups), Plan({"0": (1,)}))
     assert small[0].weight.shape == (1, 2)
     assert torch.equal(small[0].weight[0], model[0].weight[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_computed_weights_are_cut_in_every_precision(dtype):
+    """The inverse of weight_norm gives a weight back to rounding, which in half precision is coarse."""
+    torch.manual_seed(0)
+    layers = nn.Linear(3, 40), nn.Tanh(), weight_norm(nn.Linear(40, 30)), nn.Tanh(), weight_norm(nn.Linear(30, 2))
+    model, x = nn.Sequential(*layers).to(dtype), torch.randn(5, 3).to(dtype)
+    structure, plan = trace(model, x), Plan({"0": tuple(range(0, 40, 3)), "2": tuple(range(0, 30, 2))})
+    small, masked = cut(model, structure, plan), mask(model, structure, plan)
+    assert small[2].weight.shape == (15, 14)
+    assert {p.dtype for p in small.parameters()} == {dtype}
+    rounding = 20 * torch.finfo(dtype).eps
+    torch.testing.assert_close(small(x), masked(x), rtol=rounding, atol=rounding)
+
+
+class Shaken(nn.Module):
+    """Gives back what it was given, but for two parts in a hundred thousand."""
+
+    def forward(self, weight):
+        return weight * (1 + 2e-5)
+
+    def right_inverse(self, weight):
+        return weight
+
+
+def test_how_alike_a_computed_weight_must_be_follows_its_precision():
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        model, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).to(dtype), torch.zeros(1, 3, dtype=dtype)
+        register_parametrization(model[2], "weight", Shaken())
+        structure, plan = trace(model, x), Plan({"0": (0, 2, 3)})
+        if dtype == torch.bfloat16:
+            assert cut(model, structure, plan)[2].weight.shape == (2, 3)
+            continue
+        with pytest.raises(StructureError, match="cannot hold the cut weight"):
+            cut(model, structure, plan)

@@ -197,3 +197,24 @@ def test_a_forward_that_draws_leaves_the_random_states_alone():
     trace(model, torch.zeros(1, 3))
     assert torch.equal(torch.get_rng_state(), state)
     assert (np.random.get_state()[1] == numpy_state).all()
+
+
+@pytest.mark.parametrize("way", ["torch.fx", "a layer by itself"])
+def test_the_example_is_run_outside_of_the_callers_autocast_region(way, monkeypatch):
+    model = Net(lambda m, x: m.last(torch.tanh(m.a(x))))
+    x = torch.zeros(2, 3)
+    if way == "a layer by itself":
+        model, x = nn.TransformerEncoderLayer(4, 2, 6), torch.zeros(2, 3, 4)
+    expected, seen, plain = trace(model, x), [], torch.nn.functional.linear
+
+    def linear(*args):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return plain(*args)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", linear)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = trace(model, x)
+        assert torch.is_autocast_enabled("cpu")
+    assert found == expected
+    assert seen
+    assert not any(seen)

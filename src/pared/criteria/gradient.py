@@ -33,7 +33,9 @@ def taylor(
     Scores: group -> (units,), output (or loss) units to the power, >= 0; comparable between groups.
     Where a sample has more than `most_outputs` outputs (power 2), sums of all of them with random signs stand for them,
     whose mean square is the sum above: at least 512 over all samples, hence 6 % off; the same signs at every call.
-    Cost: one forward pass a sample and one backward pass a sample and output, vectorised where PyTorch can.
+    Cost: one forward pass of all samples, in chunks that fit into memory, and one backward pass of them an output (or
+    random sum); a vectorised pass with gates on weights, which is slower, for groups that not only calls of linear
+    layers, matrix products and convolutions read (tied weights, packed sequences).
     Source: Molchanov et al. (2017), eq. 8, with the gate of Michel et al. (2019) and the output form of Gauss-Newton;
     per-sample values, as sums over the batch would cancel. The random sums are Hutchinson's (1990).
     """

@@ -1,6 +1,7 @@
 """Gradients with respect to gates on values: ordinary forward and backward passes of many samples at once."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -218,7 +219,7 @@ def _in_chunks(forward: _Forward, x: Inputs, value: Value, y: Tensor, keep: Keep
     chunk, start = max(1, min(FIRST, HELD_ENTRIES // forward.entries)), 0
     while start < len(y):
         end = min(len(y), start + chunk)
-        part = each(x, lambda inputs, start=start, end=end: inputs[start:end])
+        part = each(x, partial(torch.narrow, dim=0, start=start, length=end - start))
         gradients, shape = _rows(forward, part, value, y[start:end])
         for name, rows in gradients.items():
             found[name] += [keep(row.reshape(*shape, -1)) for row in rows]
@@ -236,8 +237,7 @@ def _rows(forward: _Forward, x: Inputs, value: Value, y: Tensor) -> tuple[dict[s
     with torch.enable_grad():
         outputs = torch.split(forward(gates, x), 1)
         values = [value(out, target) for out, target in zip(outputs, torch.split(y, 1), strict=True)]
-        table = torch.stack([one.flatten() for one in values])
-    sums = table.sum(dim=0)
+        sums = torch.stack([one.flatten() for one in values]).sum(dim=0).unbind()
     columns: list[list[Tensor]] = [[] for _ in gates]
     for k, total in enumerate(sums):
         rows: Sequence[Tensor | None] = [None] * len(gates)

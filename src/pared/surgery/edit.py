@@ -135,7 +135,9 @@ def _parametrise(module: nn.Module, leaf: str, tensor: Tensor, name: str) -> Non
     """Gives a computed weight a new value through the inverse of its parametrisation, as weight_norm has one."""
     try:
         setattr(module, leaf, tensor)
-        alike = bool(torch.allclose(getattr(module, leaf), tensor, rtol=1e-5, atol=1e-7))
+        eps = torch.finfo(tensor.dtype).eps
+        largest = float(tensor.detach().abs().max())
+        alike = bool(torch.allclose(getattr(module, leaf), tensor, rtol=8 * eps, atol=eps * largest))
     except (NotImplementedError, RuntimeError, ValueError) as error:
         raise StructureError(
             f"{name!r} is computed by a parametrisation that cannot take another shape ({error}); remove it first with "

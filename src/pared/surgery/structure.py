@@ -49,6 +49,18 @@ class Structure:
         """How many units the groups hold together."""
         return sum(group.width for group in self.groups)
 
+    def projections(self) -> list[tuple[str, str]]:
+        """(cells, projected) for every group of an LSTM's cells of which a projection makes another group.
+
+        PyTorch cannot run an LSTM whose projection is as wide as its cells: their numbers must differ.
+        """
+        ends: dict[str, dict[int, str]] = {}
+        for group in self.groups:
+            for s in group.slices:
+                if s.parameter.rpartition(".")[2].startswith("weight_hr_"):
+                    ends.setdefault(s.parameter, {})[s.axis] = group.name
+        return [(axes[1], axes[0]) for axes in ends.values() if len(axes) > 1]
+
     def explain(self) -> str:
         """Every layer that makes units, a line each: its group, what is coupled with it, or why it cannot be cut."""
         together: dict[str, list[str]] = {}

@@ -1,7 +1,8 @@
 """From a module and an example to its structure: torch.fx writes the graph, the rules follow the units through it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, fx, nn
@@ -26,11 +27,12 @@ def trace(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Structure:
 
     Cost: one symbolic trace and one forward pass; seconds where torch.fx cannot follow the model and torch.export must
     (see `trace_exported`). Raises StructureError, naming the place, at an operation without a rule or a control flow
-    that depends on data; nothing is guessed. The model and the global random state stay as they are.
+    that depends on data; nothing is guessed. The model and the global random state stay as they are. An autocast region
+    around the call does not reach the example's run.
     """
     inputs = (example,) if isinstance(example, Tensor) else tuple(example)
     private = private_copy(model)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), _without_autocast(private, inputs):
         structure = _looked_at(private, inputs) if kind_of(private) in MODULES else _followed(private, inputs)
     if not structure.groups:
         raise StructureError(
@@ -38,6 +40,17 @@ def trace(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Structure:
             f"model or meets something that cannot shrink\n{structure.explain()}"
         )
     return structure
+
+
+@contextmanager
+def _without_autocast(model: nn.Module, inputs: Sequence[Tensor]) -> Iterator[None]:
+    """A block in which no autocast region of the caller reaches the devices of the model and its inputs."""
+    kinds = {"cpu", *(tensor.device.type for tensor in (*model.parameters(), *model.buffers(), *inputs))}
+    with ExitStack() as regions:
+        for kind in sorted(kinds):
+            if torch.amp.is_autocast_available(kind):
+                regions.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 def _followed(model: nn.Module, inputs: Sequence[Tensor]) -> Structure:
