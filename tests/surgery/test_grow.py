@@ -275,13 +275,6 @@ def test_copies_that_cannot_share_a_reader_are_refused():
         widen(model, structure, {"a": [0]})
 
 
-def test_an_embedding_that_rescales_its_rows_is_refused():
-    model = Net(lambda m, x: m.o(m.e(x)), e=nn.Embedding(7, 4, max_norm=1.0), o=nn.Linear(4, 2))
-    structure = trace(model, torch.zeros(3, dtype=torch.long))
-    with pytest.raises(StructureError, match="max_norm"):
-        insert(model, structure, {"e": 1})
-
-
 def test_noise_breaks_the_symmetry_of_copies():
     model = mlp()
     x = batch(model).x

@@ -28,26 +28,27 @@ def cut(model: nn.Module, structure: Structure, plan: Plan) -> nn.Module:
     kept = _kept(model, structure, plan)
     small = copied(model, without=kept)
     replace_all(small, kept)
-    return _resized(small, losses)
+    return resize_all(small, losses)
 
 
 def _kept(model: nn.Module, structure: Structure, plan: Plan) -> dict[str, Tensor]:
     """What is left of every tensor that loses entries, by name."""
     stays: dict[str, dict[int, Tensor]] = defaultdict(dict)
     for s, width, units in _touched(structure, plan):
-        length = _tensor(model, s.parameter).shape[s.axis]
+        length = tensor_of(model, s.parameter).shape[s.axis]
         mine = stays[s.parameter].setdefault(s.axis, torch.ones(length, dtype=torch.bool))
         mine[torch.tensor(s.indices(width, units))] = False
     kept = {}
     for parameter, axes in stays.items():
-        tensor = _tensor(model, parameter).detach()
+        tensor = tensor_of(model, parameter).detach()
         for axis, stay in sorted(axes.items(), key=lambda part: part[0]):  # whole rows first: they are copied fastest
             tensor = tensor.index_select(axis, stay.nonzero().flatten().to(tensor.device))
         kept[parameter] = tensor
     return kept
 
 
-def _resized(model: nn.Module, losses: list[Loss]) -> nn.Module:
+def resize_all(model: nn.Module, losses: list[Loss]) -> nn.Module:
+    """Lets every layer that lost (or gained) entries follow its parameters; returns the model, which may be a new one."""
     by_module: dict[str, list[Loss]] = defaultdict(list)
     for loss in losses:
         by_module[loss.slice.parameter.rpartition(".")[0]].append(loss)
@@ -72,7 +73,7 @@ def mask(model: nn.Module, structure: Structure, plan: Plan) -> nn.Module:
     for s, width, units in _touched(structure, plan):
         if s.role == "out":
             tensor = zeroed.get(s.parameter)
-            tensor = _tensor(masked, s.parameter).detach().clone() if tensor is None else tensor
+            tensor = tensor_of(masked, s.parameter).detach().clone() if tensor is None else tensor
             indices = torch.tensor(s.indices(width, units), device=tensor.device)
             zeroed[s.parameter] = tensor.index_fill_(s.axis, indices, 0.0)
     replace_all(masked, zeroed)
@@ -88,7 +89,8 @@ def _touched(structure: Structure, plan: Plan) -> list[tuple[Slice, int, tuple[i
     ]
 
 
-def _tensor(model: nn.Module, name: str) -> Tensor:
+def tensor_of(model: nn.Module, name: str) -> Tensor:
+    """A parameter, a buffer, or a weight computed by a parametrisation."""
     path, _, leaf = name.rpartition(".")
     tensor = getattr(model.get_submodule(path), leaf)
     assert isinstance(tensor, Tensor)

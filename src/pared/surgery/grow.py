@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from pared.models.attention import Attention
-from pared.surgery.edit import _resized, _tensor, replace_all
+from pared.surgery.edit import replace_all, resize_all, tensor_of
 from pared.surgery.origins import Origin, along, moved, origins, settled, templates
 from pared.surgery.resize import Loss
 from pared.surgery.slices import Group, StructureError
@@ -40,7 +40,7 @@ def insert(model: nn.Module, structure: Structure, counts: Mapping[str, int], se
     """
     units = templates(structure, counts)
     check_fits(model, structure)
-    _refuse_inexact(model, structure, units)
+    _refuse_inexact(structure, units)
     starved = {s.parameter for name in units if _starved(model, structure[name]) for s in structure[name].slices}
     generator = Generator().manual_seed(seed)
 
@@ -76,7 +76,7 @@ def widen(
         raise ValueError(f"noise is a relative standard deviation and cannot be negative, got {noise}")
     units = templates(structure, copies)
     check_fits(model, structure)
-    _refuse_inexact(model, structure, units)
+    _refuse_inexact(structure, units)
     for name in units:
         _refuse_indivisible(model, structure[name])
     generator = Generator().manual_seed(seed)
@@ -97,12 +97,12 @@ def _rebuilt(model: nn.Module, structure: Structure, units: Mapping[str, Sequenc
     large = copy.deepcopy(model)
     tensors = {}
     for name, axes in origins(structure, units).items():
-        old = _tensor(large, name).detach()
+        old = tensor_of(large, name).detach()
         whole = {axis: origin.over(old.shape[axis]) for axis, origin in axes.items()}
         tensors[name] = fill(name, old, whole)
     replace_all(large, tensors)
     gains = [Loss(s, structure[name].width, -len(new)) for name, new in units.items() for s in structure[name].slices]
-    return _resized(large, gains)
+    return resize_all(large, gains)
 
 
 def _drawn(old: Tensor, axes: Mapping[int, Origin], owner: nn.Module, leaf: str, generator: Generator) -> Tensor:
@@ -150,7 +150,7 @@ def _holder(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     return model.get_submodule(path), leaf
 
 
-def _refuse_inexact(model: nn.Module, structure: Structure, units: Mapping[str, Sequence[int]]) -> None:
+def _refuse_inexact(structure: Structure, units: Mapping[str, Sequence[int]]) -> None:
     for name in units:
         if not structure[name].exact:
             raise StructureError(
@@ -158,13 +158,6 @@ def _refuse_inexact(model: nn.Module, structure: Structure, units: Mapping[str, 
                 "softmax does, so that even units that nothing reads would change the others; grow other groups "
                 "(structure.explain() names the place)"
             )
-        for s in structure[name].slices:
-            owner, _ = _holder(model, s.parameter)
-            if isinstance(owner, nn.Embedding) and owner.max_norm is not None:
-                raise StructureError(
-                    f"group {name!r} cannot grow exactly: the embedding {s.parameter!r} rescales its rows (max_norm); "
-                    "build it without max_norm"
-                )
 
 
 def _both(group: Group) -> set[tuple[str, int, int]]:
