@@ -48,7 +48,7 @@ def _kept(model: nn.Module, structure: Structure, plan: Plan) -> dict[str, Tenso
 
 
 def resize_all(model: nn.Module, losses: list[Loss]) -> nn.Module:
-    """Lets every layer that lost (or gained) entries follow its parameters; returns the model, which may be a new one."""
+    """Lets every layer whose entries changed follow its parameters; returns the model, which may be a new one."""
     by_module: dict[str, list[Loss]] = defaultdict(list)
     for loss in losses:
         by_module[loss.slice.parameter.rpartition(".")[0]].append(loss)
