@@ -11,10 +11,10 @@ demo: $(READY)
 	$(BIN)/pared run santa-fe --quick --out runs
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow" -n 2 -q
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile -q
 
 slow: $(READY)
-	$(BIN)/python -m pytest -m slow -n 2 -q
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile -q
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -39,7 +39,7 @@ def needs_onnx() -> None:
 
 EXPORTED = [
     pytest.param("LSTM 1-16-4, Linear 4-4-1", marks=pytest.mark.slow),
-    "residual CNN with BatchNorm",
+    pytest.param("residual CNN with BatchNorm", marks=pytest.mark.slow),
     pytest.param("TransformerEncoderLayer", marks=pytest.mark.slow),
     pytest.param("GRU between Linears", marks=pytest.mark.slow),
     pytest.param("bidirectional LSTM, 2 layers", marks=pytest.mark.slow),
@@ -199,6 +199,7 @@ def test_the_table_reads_as_a_table():
     assert len({len(line) for line in lines}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPORTED[:4] + [n for n in PROBES if "encoder" in n and "Transformer" not in n])
 def test_torch_export_of_the_small_model_agrees(name):
     _, small, inputs, _ = small_of(name)
