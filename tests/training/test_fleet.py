@@ -43,7 +43,7 @@ def close(one, other):
     return one.curves["train"] == pytest.approx(other.curves["train"], rel=1e-4)
 
 
-@pytest.mark.parametrize("jobs", [1, 2, 4])
+@pytest.mark.parametrize("jobs", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_companions_and_jobs_change_nothing(jobs):
     fleet = fit_many(MODELS, SPLITS, CONFIGS, jobs=jobs)
     reverse = fit_many(MODELS[::-1], SPLITS[::-1], CONFIGS[::-1], jobs=jobs)[::-1]

@@ -38,7 +38,9 @@ SHAPES = [
     (2, 1, (5,), (1,), 1),
 ]
 KINDS = ["lstm", "gru", "rnn", "relu"]  # relu: an RNN of that nonlinearity
-every_kind = pytest.mark.parametrize("kind", KINDS)
+every_kind = pytest.mark.parametrize(
+    "kind", [kind if kind in ("lstm", "gru") else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 SMALL = (5, 2, (6, 3), (4,), 1)
 
 
@@ -99,6 +101,7 @@ def test_gradient_is_that_of_autograd(shape, kind):
     assert step.curves["train"][0] == pytest.approx(evaluate_loss(model, split.train), rel=1e-6)
 
 
+@pytest.mark.slow
 @given(
     kind=st.sampled_from(KINDS),
     window=st.integers(1, 6),
