@@ -7,7 +7,7 @@ import pytest
 
 from kinds import KINDS
 
-PLAIN = {"mlp", "cnn", "lstm"}
+PLAIN = {"mlp", "lstm"}
 """Kinds of network that the fast suite tries; the others are for the slow one."""
 
 

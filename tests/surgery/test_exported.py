@@ -78,7 +78,9 @@ GROUPS = {
 }
 
 
-@pytest.mark.parametrize("kind", GROUPS)
+@pytest.mark.parametrize(
+    "kind", [Stubborn, *(pytest.param(k, marks=pytest.mark.slow) for k in GROUPS if k is not Stubborn)]
+)
 def test_what_export_follows_is_cut_as_it_is_masked(kind):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

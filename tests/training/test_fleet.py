@@ -59,7 +59,7 @@ def test_engines_agree_and_the_loop_is_the_plain_loop():
     assert all(close(one, other) for one, other in zip(kernels, loops, strict=True))
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_members_beyond_the_kernel_are_trained_by_the_loop(jobs):
     configs = [CONFIGS[0], replace(CONFIGS[1], optimiser="sgd")]
     fits = fit_many(MODELS[:2], SPLITS[:2], configs, jobs=jobs)
