@@ -13,6 +13,7 @@ from pared.data.batches import Data, batches, suited
 from pared.moments import Moments
 from pared.signals import Reading, Watched, forked
 from pared.surgery import Group, Plan, Structure, StructureError
+from pared.surgery.edit import tensor_of
 from pared.surgery.structure import check_fits
 
 Key = tuple[str, int]
@@ -114,7 +115,7 @@ def _moments(model: nn.Module, groups: list[Group], keys: Collection[Key], data:
 @torch.no_grad()
 def _refit(model: nn.Module, parameter: str, axis: int, lost: list[int], moments: Moments, ridge: float) -> None:
     """Changes what `parameter` reads, in place."""
-    old = _tensor(model, parameter)
+    old = tensor_of(model, parameter)
     lost_index = torch.tensor(lost)
     kept_index = torch.tensor([i for i in range(old.shape[axis]) if i not in set(lost)])
     matrix, intercept = moments.regression(kept_index, lost_index, ridge)
@@ -124,16 +125,9 @@ def _refit(model: nn.Module, parameter: str, axis: int, lost: list[int], moments
     if not _put(model, parameter, new) or not moments.centred:
         return
     for name in moments.biases:
-        bias = _tensor(model, name)
+        bias = tensor_of(model, name)
         shift = (reading @ intercept).flatten(1).sum(dim=1) if reading.dim() > 2 else reading @ intercept
         _put(model, name, bias + shift.to(bias))
-
-
-def _tensor(model: nn.Module, name: str) -> Tensor:
-    path, _, leaf = name.rpartition(".")
-    tensor = getattr(model.get_submodule(path), leaf)
-    assert isinstance(tensor, Tensor)
-    return tensor
 
 
 def _put(model: nn.Module, name: str, value: Tensor) -> bool:
@@ -141,14 +135,14 @@ def _put(model: nn.Module, name: str, value: Tensor) -> bool:
     path, _, leaf = name.rpartition(".")
     module = model.get_submodule(path)
     if not parametrize.is_parametrized(module, leaf):
-        _tensor(model, name).copy_(value)
+        tensor_of(model, name).copy_(value)
         return True
     own = cast(Any, module.parametrizations)[leaf]
     before = {key: tensor.clone() for key, tensor in own.state_dict().items()}
     try:
         setattr(module, leaf, value)
         rounding = 16 * torch.finfo(value.dtype).eps
-        if torch.allclose(_tensor(model, name), value, rtol=rounding, atol=rounding * float(value.abs().max())):
+        if torch.allclose(tensor_of(model, name), value, rtol=rounding, atol=rounding * float(value.abs().max())):
             return True
     except (NotImplementedError, RuntimeError, ValueError):
         pass

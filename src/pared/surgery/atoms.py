@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from pared.surgery.slices import Group, Role, Slice, StructureError
 from pared.surgery.structure import Note, Structure
@@ -190,11 +189,6 @@ def _named_tensors(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
     yield from model.named_buffers(remove_duplicate=False)
 
 
-def is_computed(module: nn.Module, leaf: str) -> bool:
-    """Whether a weight is computed from others by torch's parametrisations, such as weight_norm."""
-    return parametrize.is_parametrized(module, leaf)
-
-
 class _Resolved:
     """Atoms joined to units (classes), and what holds for each of them."""
 
@@ -312,15 +306,15 @@ class _Resolved:
         for index in np.frombuffer(sign, np.int64)[::3].tolist():
             row, axis = rows[int(index)]
             where = place[axis]
-            runs = _runs(where, len(units))
-            if runs is None:
+            found = runs(where, len(units))
+            if found is None:
                 return row.parameter
-            if not runs:
+            if not found:
                 continue
             read = units[0] in self.read.get(row, ())
             roles: tuple[Role, ...] = ("in",) if not read else ("out",) if self._only_read(row) else ("in", "out")
             for role in roles:
-                for offset, blocks, inner in runs:
+                for offset, blocks, inner in found:
                     slices.append(Slice(row.parameter, row.axis, role, blocks, inner, offset, len(axis)))
         return tuple(dict.fromkeys(slices))
 
@@ -366,9 +360,9 @@ class _Resolved:
                     yield Note(name, count, group or None, why)
 
 
-def _runs(where: Axis, width: int) -> list[tuple[int, int, int]] | None:
+def runs(where: Axis, width: int) -> list[tuple[int, int, int]] | None:
     """(offset, blocks, inner) of the stretches in which places 0 to width - 1 lie in order; None where they do not."""
-    runs: list[tuple[int, int, int]] = []
+    found: list[tuple[int, int, int]] = []
     at = 0
     mine = np.flatnonzero(where >= 0)
     while len(mine) and at <= mine[-1]:
@@ -384,12 +378,12 @@ def _runs(where: Axis, width: int) -> list[tuple[int, int, int]] | None:
             blocks += 1
         if not blocks:
             return None
-        if runs and runs[-1][0] + runs[-1][1] * runs[-1][2] * width == at and runs[-1][2] == inner:
-            runs[-1] = (runs[-1][0], runs[-1][1] + blocks, inner)
+        if found and found[-1][0] + found[-1][1] * found[-1][2] * width == at and found[-1][2] == inner:
+            found[-1] = (found[-1][0], found[-1][1] + blocks, inner)
         else:
-            runs.append((at, blocks, inner))
+            found.append((at, blocks, inner))
         at += blocks * len(block)
-    return runs
+    return found
 
 
 def _same(where: Axis, at: int) -> int:

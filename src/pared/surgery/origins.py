@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pared.surgery.atoms import Axis, _runs
+from pared.surgery.atoms import Axis, runs
 from pared.surgery.plan import Insert, Plan
 from pared.surgery.slices import Group, Slice, StructureError
 from pared.surgery.structure import Structure
@@ -205,7 +205,7 @@ class _Row:
 
     def runs(self, index: int, width: int) -> list[tuple[int, int, int]]:
         """(offset, blocks, inner) of a slice where it lies now."""
-        found = _runs(self.units[index], width)
+        found = runs(self.units[index], width)
         assert found is not None
         _, s = self.slices[index]
         if width == 1 and len(found) == 1 and s.blocks > 1:

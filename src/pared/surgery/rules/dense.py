@@ -205,7 +205,7 @@ def _convolved(
             if not (own > 0).all():
                 atoms.fix(made, f"reads a channel that cannot be cut in {atoms.place}")
             atoms.couple(np.where(own > 0, made, 0), own)
-            _alike(atoms, made, many)
+            alike(atoms, made, many)
         silent = filters.silent[0]
     elif transposed:
         read = _alike_across(atoms, read, groups)
@@ -224,7 +224,7 @@ def _convolved(
     return layout
 
 
-def _alike(atoms: Atoms, axis: Axis, size: int) -> Axis:
+def alike(atoms: Atoms, axis: Axis, size: int) -> Axis:
     """Stretches of `size` entries become one unit each."""
     table = axis.reshape(-1, size)
     for column in range(1, size):

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pared.surgery.atoms import Atoms, Layout, Rows, Traced, union
-from pared.surgery.rules.dense import _alike
+from pared.surgery.rules.dense import alike
 from pared.surgery.rules.layouts import layout_of, module_parameter
 
 
@@ -63,7 +63,7 @@ def in_groups(atoms: Atoms, input: Traced, groups: int, own: Sequence[Traced | N
     if groups == 1:
         atoms.mix(layout.axes[1], f"{atoms.place} mixes its units")
     elif (layout.axes[1] > 0).all():
-        _alike(atoms, layout.axes[1], len(layout.axes[1]) // groups)
+        alike(atoms, layout.axes[1], len(layout.axes[1]) // groups)
     else:
         atoms.fix(layout.axes[1], f"shares a group of {atoms.place} with channels that stay")
     return _scaled(atoms, layout, 1, own, affine=2)
