@@ -4,13 +4,12 @@ arguments stand in another order or hold sizes as numbers."""
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
-from pared.surgery.atoms import Atoms, Axis, Layout, Rows, States, Traced, still
-from pared.surgery.rules import dense, norms
+from pared.surgery.atoms import Atoms, Axis, Layout, States, Traced, still
+from pared.surgery.rules import dense, norms, recurrent
 from pared.surgery.rules.layouts import group_name, labelled, layout_of
-from pared.surgery.rules.recurrent import one_layer, one_step
+from pared.surgery.rules.recurrent import one_step
 
 
 def lstm(atoms: Atoms, out: Any, input: Traced, hx: Sequence[Traced], params: Sequence[Traced], *more: Any) -> Any:
@@ -43,24 +42,16 @@ def _recurrent(
     batch_first: bool,
 ) -> Any:
     directions = 2 if bidirectional else 1
-    each = len(params) // (layers * directions)
+    count = layers * directions
+    each = len(params) // count
+    owned = []
+    for own in (params[each * k :][:each] for k in range(count)):
+        weights = [*own[:2], *(own[2:4] if has_biases else (None, None)), own[-1] if each % 2 else None]
+        owned.append((_group(own[0]), weights))
     entering = layout_of(atoms, input)
-    below: tuple[Axis, Rows] = (entering.axes[-1], entering.silent[-1])
-    states: list[tuple[Axis, Rows]] = []
-    cells: list[Axis] = []
-    for layer in range(layers):
-        made = []
-        for direction in range(directions):
-            own = params[each * (layer * directions + direction) :][:each]
-            weights = [*own[:2], *(own[2:4] if has_biases else (None, None)), own[-1] if each % 2 else None]
-            cell, unit = one_layer(atoms, _group(own[0]), weights, gates, below)
-            made.append(unit)
-            cells.append(cell)
-            _join_states(atoms, hx, len(cells) - 1, unit[0], cell)
-        states += made
-        below = (np.concatenate([axis for axis, _ in made]), made[0][1] if directions == 1 else None)
-    if len(cells) > 1:
-        atoms.equal += [tuple(cells), tuple(axis for axis, _ in states)]
+    initial = [[_start(atoms, state, k) for state in hx] for k in range(count)]
+    start = entering.axes[-1], entering.silent[-1]
+    below, states, cells = recurrent.layers(atoms, owned, (gates, directions), start, initial)
     samples = still(out[1].shape[1:-1]).axes
     h, c = (
         States(tuple(Layout((*samples, axis), (None,) * (len(samples) + 1)) for axis in axes))
@@ -76,12 +67,11 @@ def _group(weight: Traced) -> str:
     return f"{path}.{leaf.removeprefix('weight_ih_')}".lstrip(".")
 
 
-def _join_states(atoms: Atoms, hx: Sequence[Traced], index: int, unit: Axis, cell: Axis) -> None:
-    for state, axis in zip(hx, (unit, cell), strict=False):
-        if isinstance(state.layout, States):
-            atoms.couple(axis, state.layout.layers[index].axes[-1])
-        elif labelled(state.layout):  # zeros that the module made are as wide as it is; whether they do is tried out
-            atoms.couple(axis, layout_of(atoms, state).axes[-1])
+def _start(atoms: Atoms, state: Traced, index: int) -> Axis | None:
+    """Zeros that the module made are as wide as it is: whether they shrink with it is tried out."""
+    if isinstance(state.layout, States):
+        return state.layout.layers[index].axes[-1]
+    return layout_of(atoms, state).axes[-1] if labelled(state.layout) else None
 
 
 def lstm_cell(atoms: Atoms, out: Any, input: Traced, hx: Sequence[Traced], *weights: Traced) -> Any:

@@ -24,30 +24,48 @@ def recurrent(
     """
     if getattr(module, "batch_sizes", None) is not None:
         raise StructureError(f"{name!r} keeps batch sizes")
-    initial = _initial(atoms, module, hx)
     packed = isinstance(input.value, PackedSequence)
     entering = input.layout[0] if packed else layout_of(atoms, input)
-    below: tuple[Axis, Rows] = (entering.axes[-1], entering.silent[-1])
-    states: list[tuple[Axis, Rows]] = []
-    cells: list[Axis] = []
     directions, gates = 2 if module.bidirectional else 1, GATES[module.mode.split("_")[0]]
-    for layer in range(module.num_layers):
-        made: list[tuple[Axis, Rows]] = []
-        for direction in range(directions):
-            suffix = f"l{layer}" + ("_reverse" if direction else "")
-            leaves = [f"{leaf}_{suffix}" for leaf in WEIGHTS]
-            weights = [module_parameter(atoms, name, module, leaf) for leaf in leaves]
-            cell, unit = one_layer(atoms, f"{name}.{suffix}".lstrip("."), weights, gates, below)
-            for axis, start in zip((unit[0], cell), initial[len(made) + layer * directions], strict=False):
+    suffixes = [f"l{k}{end}" for k in range(module.num_layers) for end in ("", "_reverse")[:directions]]
+    owned = []
+    for suffix in suffixes:
+        weights = [module_parameter(atoms, name, module, f"{leaf}_{suffix}") for leaf in WEIGHTS]
+        owned.append((f"{name}.{suffix}".lstrip("."), weights))
+    below = entering.axes[-1], entering.silent[-1]
+    above, states, cells = layers(atoms, owned, (gates, directions), below, _initial(atoms, module, hx))
+    return _outputs(module, out, entering, above, states, cells, packed)
+
+
+Unit = tuple[Axis, Rows]
+Owned = Sequence[tuple[str, Sequence[Traced | None]]]
+"""For each layer and direction the name of its group and its weights, in the order of `WEIGHTS`."""
+
+
+def layers(
+    atoms: Atoms, owned: Owned, shape: tuple[int, int], below: Unit, initial: Sequence[Sequence[Axis | None]]
+) -> tuple[Unit, list[Unit], list[Axis]]:
+    """What the last layer makes, and for each layer and direction its units and its cells.
+
+    `shape` counts gates and directions; `initial` holds what the states start from: (h,) or (h, c), or nothing.
+    """
+    gates, directions = shape
+    states: list[Unit] = []
+    cells: list[Axis] = []
+    for (group, weights), starts in zip(owned, initial, strict=True):
+        cell, unit = one_layer(atoms, group, weights, gates, below)
+        for axis, start in zip((unit[0], cell), starts, strict=False):
+            if start is not None:
                 atoms.couple(axis, start)
-            made.append(unit)
-            cells.append(cell)
-        states += made
-        below = (np.concatenate([axis for axis, _ in made]), made[0][1] if directions == 1 else None)
+        states.append(unit)
+        cells.append(cell)
+        if len(states) % directions == 0:
+            made = states[-directions:]
+            below = np.concatenate([axis for axis, _ in made]), made[0][1] if directions == 1 else None
     _equal(atoms, cells)
-    if module.proj_size:
+    if owned[0][1][-1] is not None:
         _equal(atoms, [axis for axis, _ in states])
-    return _outputs(module, out, entering, below, states, cells, packed)
+    return below, states, cells
 
 
 def _equal(atoms: Atoms, axes: Sequence[Axis]) -> None:
