@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -103,3 +104,16 @@ def test_nothing_is_left_where_nothing_was_finished(here, units, jobs):
     assert "Traceback" not in text
     assert "nothing is left behind" in text
     assert files(here) == before
+
+
+def test_an_interrupt_while_a_library_compiles_can_be_handled():
+    code = """
+from pared.cli import heed_interrupts
+heed_interrupts()
+try:
+    exec("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+except KeyboardInterrupt:
+    print("handled")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment())
+    assert (done.returncode, done.stdout) == (0, "handled\n")

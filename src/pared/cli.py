@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, TypeVar
 
 import torch
@@ -249,7 +250,26 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def main() -> None:
     """The entry point of the `pared` command."""
+    heed_interrupts()
     app()
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, of a kind that does not end the process once it was caught.
+
+    Python remembers a plain KeyboardInterrupt that passes through `exec`, which libraries use as they compile, and ends
+    the process by signal for it although it was handled.
+    """
+
+
+def heed_interrupts() -> None:
+    """Ctrl-C raises `Interrupted`, unless whoever started this process turned it off."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise Interrupted
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
@@ -217,12 +217,12 @@ def count(tally: Tally, spec: Spec, structure: Structure, plan: Plan, moved: lis
     tally.touched.update({kind for kind, path in spec.places() if any(p.startswith(path) for p in paths)})
 
 
-def examine(examples: int, phases: tuple[Phase, ...] = tuple(Phase)) -> Tally:
-    """The laws on so many random networks."""
+def examine(examples: int, same_ones: bool = False) -> Tally:
+    """The laws on so many random networks, the same ones every time if asked."""
     tally = Tally()
 
     @given(specs(), st.integers(0, 2**16))
-    @settings(QUIET, max_examples=examples, phases=phases)
+    @settings(QUIET, max_examples=examples, derandomize=same_ones)
     def law(spec: Spec, seed: int) -> None:
         laws(spec, seed, tally)
 
@@ -240,7 +240,7 @@ def test_random_networks_keep_the_laws():
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_random_networks_keep_the_laws_at_length(capsys):
-    tally = examine(2000)
+    tally = examine(2000, same_ones=True)  # what they cover is no matter of luck
     with capsys.disabled():
         print(f"\n{tally.report()}")
     assert tally.networks >= 2000
