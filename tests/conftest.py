@@ -5,18 +5,23 @@ from collections.abc import Iterator
 
 import pytest
 
+from growing import ZOO
 from kinds import KINDS
+from zoo import PROBES
 
-PLAIN = {"mlp", "lstm"}
+PLAIN = {"mlp", "lstm", "Linear", "LSTM"}
 """Kinds of network that the fast suite tries; the others are for the slow one."""
+NAMES = KINDS.keys() | ZOO.keys() | PROBES.keys()
+OF_KINDS = {"test_signals.py", "test_testing.py", "test_grow.py", "test_optimiser.py"}
+"""Files whose tests are about any kind of network, besides the contracts."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        of_kinds = item.path.parent.name == "contracts" or item.path.name == "test_signals.py"
-        if of_kinds and {parameters.get("name"), parameters.get("network")} & (KINDS.keys() - PLAIN):
+        of_kinds = item.path.parent.name == "contracts" or item.path.name in OF_KINDS
+        if of_kinds and {parameters.get("name"), parameters.get("network")} & (NAMES - PLAIN):
             item.add_marker(pytest.mark.slow)
 
 

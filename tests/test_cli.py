@@ -116,6 +116,7 @@ def test_every_network_of_every_block_has_its_outcome(first):
         assert all(math.isfinite(o["metrics"]["test.nrmse"]) for o in outcomes)
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_outcomes_whatever_the_jobs(first, home):
     done = process(*RUN[:-2], "--jobs", "2", "--out", "elsewhere", cwd=home)
     assert done.returncode == 0, done.stderr
@@ -160,7 +161,10 @@ def forecasts_by_hand(folder: Path, path: Path, columns: list[str], horizon: int
     return dict(enumerate(values, sizes["window"] + horizon))
 
 
-@pytest.mark.parametrize(("network", "columns", "horizon"), [("first", ["value"], 1), ("ahead", ["value", "extra"], 2)])
+@pytest.mark.parametrize(
+    ("network", "columns", "horizon"),
+    [("first", ["value"], 1), pytest.param("ahead", ["value", "extra"], 2, marks=pytest.mark.slow)],
+)
 def test_predict_is_the_saved_network_bit_for_bit(request, home, network, columns, horizon):
     found = request.getfixturevalue(network)
     folder = found[1] if network == "first" else found

@@ -281,6 +281,7 @@ def test_a_report_of_nothing(here):
     refuse(here, ("report", "my.csv"), "my.csv")
 
 
+@pytest.mark.slow
 def test_a_real_process_says_it_in_one_line(here):
     before = files(here)
     done = process("run", "my.csv", "--column", "nope", *SMALL, cwd=here)

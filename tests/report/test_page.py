@@ -82,6 +82,7 @@ def diverged(arm: str) -> dict[str, Any]:
     return record
 
 
+@pytest.mark.slow
 def test_same_record_same_bytes_and_settings_outside_do_not_matter(source):
     with matplotlib.rc_context({"text.usetex": True, "lines.linewidth": 9.0, "svg.fonttype": "path"}):
         assert page(example_record()) == source
@@ -250,6 +251,7 @@ def test_nothing_chosen_ships_the_full_network(undrawn):
     assert row(tables.controls(record), "Persistence")[9] == "better"
 
 
+@pytest.mark.slow
 def test_free_running_absent():
     source = page(without_free(example_record()))
     assert drawn(source) == set(FIGURES)
@@ -307,6 +309,7 @@ def test_dashed_line_is_the_mean_of_untrained_weights(cell, init, expected):
     assert np.abs(weights).mean() == pytest.approx(expected, rel=0.03)
 
 
+@pytest.mark.slow
 def test_nulls_and_infinities_in_figures_and_comparisons():
     record = example_record()
     record["figures"]["forecast"]["full"][5:] = [None] * 10
@@ -321,6 +324,7 @@ def test_nulls_and_infinities_in_figures_and_comparisons():
     assert drawn(page(record)) == set(FIGURES)
 
 
+@pytest.mark.slow
 def test_errors_of_very_different_size_are_drawn():
     record = example_record()
     for factor, each in zip((0.0, 2.0, 9.0), record["candidates"], strict=True):
@@ -349,6 +353,7 @@ def test_percent_signs_stay_with_their_numbers(undrawn):
     assert "−1.2\N{NO-BREAK SPACE}% error (95\N{NO-BREAK SPACE}% interval)" in source
 
 
+@pytest.mark.slow
 def test_thresholds_get_their_own_panel():
     record = example_record()
     for place, each in enumerate(record["candidates"]):
@@ -357,6 +362,7 @@ def test_thresholds_get_their_own_panel():
         assert "threshold of mean |weight|" in str(figures.directions(record).svg)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -372,6 +378,7 @@ def test_interrupted_records(changes, undrawn):
     assert "NaN" not in text(source)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "keys",
     [
@@ -400,6 +407,7 @@ def test_a_few_outcomes_only(undrawn):
     assert "before-after" in drawn(source)
 
 
+@pytest.mark.slow
 def test_large_layers_stay_small_files():
     record = example_record()
     record["figures"] |= {"weights": np.ones((100, 100)).tolist(), "column_means": [0.1] * 100, "kept": list(range(50))}
