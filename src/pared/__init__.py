@@ -32,7 +32,7 @@ from pared.surgery import (
     trace,
     widen,
 )
-from pared.training import Fit, TrainConfig, fit, fit_many
+from pared.training import Fit, TrainConfig, fit, fit_many, predict_many
 from pared.types import Batch, DataError, DivergedError
 
 __version__ = "0.1.0"
@@ -78,6 +78,7 @@ __all__ = [
     "load",
     "mask",
     "models",
+    "predict_many",
     "prune",
     "quantise",
     "replay",

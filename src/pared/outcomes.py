@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from pared import evaluation
 from pared.data import Split
@@ -16,6 +17,7 @@ from pared.evaluation.forecast import floats
 from pared.selection import Ratio, Rule, Threshold
 from pared.surgery import Plan, Structure
 from pared.training import Fit
+from pared.training.fleet import inference
 
 CONTROLS = ("trained_on", "scratch", "random")
 
@@ -120,7 +122,12 @@ def network_metrics(trained: Trained, split: Split, part: str, free_running: boo
     """`evaluated` for a trained network."""
     if trained.fit.diverged:
         return {"diverged": 1.0}
-    return evaluated(evaluation.predictor(trained.fit.model, split.scaler), split, part, free_running)
+    return evaluated(predictor(trained.fit.model, split), split, part, free_running)
+
+
+def predictor(model: nn.Module, split: Split) -> Predictor:
+    """A network of a study as a Predictor of a block."""
+    return evaluation.predictor(inference(model, split.test.x), split.scaler)
 
 
 def costs(trained: Trained, split: Split, structure: Structure) -> Metrics:
@@ -223,5 +230,5 @@ def direction_tests(networks: Networks, first: str, splits: Mapping[int, Split])
 
 def _direction_hits(trained: Trained, split: Split) -> NDArray[np.bool_]:
     x, y = split.test
-    forecast = floats(evaluation.predictor(trained.fit.model, split.scaler)(x))
+    forecast = floats(predictor(trained.fit.model, split)(x))
     return evaluation.against_last(floats(split.scaler.value(y, x)), forecast, floats(x[:, -1, 0]))

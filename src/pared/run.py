@@ -14,7 +14,7 @@ from pared.criteria.weight import gate_block
 from pared.data import Framing, Protocol, Scaler, Series, Split, protocol_for, resolve_predict, rolling_origin
 from pared.models import Forecaster
 from pared.models.recurrent import Cell, Init
-from pared.outcomes import CONTROLS, Candidate, Evidence, Key, Outcome, label
+from pared.outcomes import CONTROLS, Candidate, Evidence, Key, Outcome, label, predictor
 from pared.schedules import Cosine
 from pared.selection import Ratio, Rule, Scope, Threshold
 from pared.study import Build, Investigation, StudySettings
@@ -375,7 +375,7 @@ def _forecasts(models: Mapping[str, torch.nn.Module], split: Split) -> dict[str,
     before = scaler.value(split.validation.y, split.validation.x)[-CONTEXT_STEPS:]
     found = {"truth": scaler.raw(scaler.value(y, x)).tolist(), "context": scaler.raw(before).tolist()}
     for arm, model in models.items():
-        predict = evaluation.predictor(model, scaler)
+        predict = predictor(model, split)
         found[f"one_step_{arm}"] = scaler.raw(predict(x)).tolist()
         if split.recursive:
             found[arm] = scaler.raw(evaluation.free_run(predict, x[:1], len(x))[0]).tolist()

@@ -1,5 +1,6 @@
 """Members of a fleet are trained as they would be alone, whatever trains them."""
 
+import copy
 import math
 import os
 import signal
@@ -11,11 +12,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
+import pared
 from pared.models.recurrent import Forecaster
+from pared.surgery import Plan
 from pared.training import kernel
 from pared.training.fit import TrainConfig, fit
-from pared.training.fleet import fit_each, fit_many
+from pared.training.fleet import fit_each, fit_many, inference, predict_many
 from pared.types import Batch
 
 SHAPES = [("lstm", (16, 4)), ("gru", (5,)), ("rnn", (11, 3)), ("lstm", (8, 8, 8)), ("gru", (16, 4))]
@@ -121,3 +125,55 @@ def test_closing_the_stream_drops_the_rest():
     assert len(member.curves["train"]) == 1
     stream.close()
     assert not any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())
+
+
+def expected(model, x):
+    with torch.no_grad():
+        return copy.deepcopy(model).eval()(x)
+
+
+def few_at_a_time():
+    """Networks for the kernel, one with dropout, one in another type; each with an input of its own."""
+    drops = nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.Dropout(0.9))
+    models = [*MODELS, drops, Forecaster(seed=9).double(), Forecaster(recurrent=(200,), seed=9)]
+    inputs = [data.train.x[: 7 + 13 * index] for index, data in enumerate(SPLITS)]
+    return models, [*inputs, split().train.x, split().train.x.double(), split().train.x[:0]]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_predict_many_is_what_each_model_gives(jobs):
+    models, inputs = few_at_a_time()
+    for found, model, x in zip(predict_many(models, inputs, jobs), models, inputs, strict=True):
+        torch.testing.assert_close(found, expected(model, x), rtol=1e-5, atol=2e-6)
+        assert not found.requires_grad
+        assert model.training
+    x = SPLITS[2].train.x
+    for found, model in zip(predict_many(MODELS, x, jobs), MODELS, strict=True):
+        torch.testing.assert_close(found, expected(model, x), rtol=1e-5, atol=2e-6)
+
+
+def test_predict_many_of_masked_networks():
+    structure = pared.trace(MODELS[0], SPLITS[0].train.x[:1])
+    group = structure.groups[0]
+    plans = [Plan({group.name: tuple(u for u in range(group.width) if u != unit)}) for unit in range(3)]
+    masked = [pared.mask(MODELS[0], structure, plan) for plan in plans]
+    assert all(kernel.runs(model) for model in masked)
+    for found, model in zip(predict_many(masked, SPLITS[0].train.x), masked, strict=True):
+        torch.testing.assert_close(found, expected(model, SPLITS[0].train.x), rtol=1e-5, atol=2e-6)
+
+
+def test_inference_keeps_the_weights_of_now():
+    x = SPLITS[0].train.x
+    for model in (copy.deepcopy(MODELS[0]), nn.Sequential(nn.Flatten(), nn.Linear(2, 1))):
+        function, before = inference(model, x[:1]), expected(model, x)
+        for parameter in model.parameters():
+            parameter.data.zero_()
+        torch.testing.assert_close(function(x), before, rtol=1e-5, atol=2e-6)
+
+
+def test_predict_many_wants_an_input_a_model():
+    with pytest.raises(ValueError, match="5 models, 2 inputs"):
+        predict_many(MODELS, [SPLITS[0].train.x] * 2)
+    with pytest.raises(RuntimeError, match="Expected 1, got 7"):
+        predict_many(MODELS, torch.zeros(3, 2, 7))
+    assert predict_many([], []) == []

@@ -245,13 +245,13 @@ def test_windows_may_be_views():
 def test_training_is_deterministic_and_compiled_once(kind):
     (model, split), config = member(SMALL, kind=kind), TrainConfig(epochs=3)
     functions = kernel.compiled(kernel.kind_of(model))
-    compiled = [len(function.signatures) for function in (functions.train_epoch, functions.mean_loss)]
+    compiled = [len(function.signatures) for function in (functions.train_epoch, functions.predict)]
     first = kernel.fit(model, split, config)
     kernel.fit(*member(SHAPES[4], kind=kind), config)
     second = kernel.fit(model, split, config)
     assert first.curves == second.curves
     assert torch.equal(weights(first), weights(second))
-    assert [len(function.signatures) for function in (functions.train_epoch, functions.mean_loss)] == compiled
+    assert [len(function.signatures) for function in (functions.train_epoch, functions.predict)] == compiled
 
 
 @every_kind

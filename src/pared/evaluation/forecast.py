@@ -1,7 +1,7 @@
 """Forecasts as one plain function, of a network or a naive rule alike: one step ahead and free-running."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -30,15 +30,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def predictor(model: nn.Module, scaler: Scaler) -> Predictor:
-    """A network as a Predictor: run in evaluation mode, its output decoded to scaled target values.
+def predictor(network: Callable[[Tensor], Tensor], scaler: Scaler) -> Predictor:
+    """A network as a Predictor: its output decoded to scaled target values; a module is run in evaluation mode.
 
-    Returns: a function x (n, window, columns) -> (n,); it leaves the model as it was.
+    Returns: a function x (n, window, columns) -> (n,); it leaves the network as it was.
     """
 
     def predict(x: Tensor) -> Tensor:
-        with evaluating(model):
-            return torch.cat([scaler.value(model(part), part) for part in torch.split(x, CHUNK)])
+        with evaluating(network) if isinstance(network, nn.Module) else nullcontext():
+            return torch.cat([scaler.value(network(part), part) for part in torch.split(x, CHUNK)])
 
     return predict
 

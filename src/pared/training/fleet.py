@@ -1,8 +1,9 @@
 """Many small networks: every member is trained as `fit` would train it alone, several at a time."""
 
+import copy
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -10,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from joblib import Parallel, delayed
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from pared.training import kernel
@@ -140,3 +141,35 @@ def _fit_on_one_thread(index: int, member: _Member, loss: Loss) -> tuple[int, Fi
 
 def _fit_by_loop(member: _Member, loss: Loss) -> Fit:
     return fit(member.model, member.split, member.config, loss, member.resume)
+
+
+def predict_many(models: Sequence[nn.Module], inputs: Tensor | Sequence[Tensor], jobs: int = 1) -> list[Tensor]:
+    """What each model gives for its input: `inputs` holds one tensor a model, or is one that all of them read.
+
+    Equal to `model(x)` in evaluation mode without gradients, to float32 rounding. Small recurrent forecasters run in
+    the compiled kernel, others as they are, `jobs` at a time. Returns one tensor a model. Raises ValueError when the
+    numbers of models and inputs differ.
+    """
+    each = [inputs] * len(models) if isinstance(inputs, Tensor) else inputs
+    if len(models) != len(each):
+        raise ValueError(f"give one input a model, or one tensor for all, got {len(models)} models, {len(each)} inputs")
+    if jobs == 1:
+        return list(map(_predicted, models, each))
+    with ThreadPoolExecutor(jobs) as pool:
+        return list(pool.map(_predicted, models, each))
+
+
+def _predicted(model: nn.Module, x: Tensor) -> Tensor:
+    return inference(model, x)(x)
+
+
+def inference(model: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
+    """A model in evaluation mode, without gradients, as the fastest function of tensors like x, in any number.
+
+    Worth it for many calls with few samples, as in free runs. The weights are those of now. One thread at a time may
+    call the function.
+    """
+    if kernel.runs(model) and kernel.takes(model, x):
+        return kernel.forward(model, x.shape[1])
+    frozen = copy.deepcopy(model).eval()
+    return torch.no_grad()(frozen)

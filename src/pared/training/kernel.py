@@ -6,6 +6,7 @@ import importlib
 import math
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from types import ModuleType
@@ -20,7 +21,7 @@ from pared.models.recurrent import CELLS, Forecaster
 from pared.training.fit import Fit, TrainConfig, TrainingData, check_data, finite, optimiser_for, sample_orders
 from pared.training.fit import fit as fit_by_loop
 from pared.training.kernel_layout import ADAM, LANES, Floats, Layout, layout
-from pared.types import Batch, Loss
+from pared.types import Loss
 
 MOST_WEIGHTS = 2**16  # beyond, the loop's matrix products fill the processor, and may use several cores
 
@@ -56,7 +57,18 @@ def supports(model: nn.Module, config: TrainConfig, loss: Loss = mse_loss) -> bo
     It takes a `Forecaster` whose layers are all LSTM, all GRU or all RNN, with biases, float32 on the CPU, without
     hooks and with all of its weights trained, of at most 65,536 weights; mean squared error; Adam or AdamW.
     """
-    if type(model) is not Forecaster or loss is not mse_loss or config.optimiser not in ("adam", "adamw"):
+    weights = list(model.parameters())
+    return (
+        loss is mse_loss
+        and config.optimiser in ("adam", "adamw")
+        and all(w.requires_grad for w in weights)
+        and runs(model)
+    )
+
+
+def runs(model: nn.Module) -> bool:
+    """Whether the kernel computes what this model does: a part of what `supports` asks, whatever it is trained with."""
+    if type(model) is not Forecaster:
         return False
     weights = list(model.parameters())
     return (
@@ -64,7 +76,7 @@ def supports(model: nn.Module, config: TrainConfig, loss: Loss = mse_loss) -> bo
         and len({type(layer) for layer in model.recurrent}) == 1
         and all(type(layer) is nn.Linear and layer.bias is not None for layer in model.head)
         and len(weights) == 4 * len(model.recurrent) + 2 * len(model.head)
-        and all(w.dtype == torch.float32 and w.device.type == "cpu" and w.requires_grad for w in weights)
+        and all(w.dtype == torch.float32 and w.device.type == "cpu" for w in weights)
         and sum(w.numel() for w in weights) <= MOST_WEIGHTS
         and not any(_has_hooks(module) for module in model.modules())
         and available()
@@ -91,14 +103,43 @@ def _has_hooks(module: nn.Module) -> bool:
 def reads(model: nn.Module, split: TrainingData) -> bool:
     """Whether a split's data are shaped as a supported model takes and gives them, in float32 on the CPU."""
     assert isinstance(model, Forecaster)
-    inputs, outputs = model.recurrent[0].input_size, model.head[-1].out_features
+    outputs = model.head[-1].out_features
     window = split.train.x.shape[1:2]
     return all(
-        x.ndim == 3 and x.shape[1:] == (*window, inputs) and y.shape == (len(x), outputs)
-        and all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in (x, y))
+        takes(model, x) and x.shape[1:2] == window and y.shape == (len(x), outputs) and _is_float(y)
         for x, y in (split.train, split.validation)
         if len(x)
-    )  # fmt: skip
+    )
+
+
+def takes(model: nn.Module, x: Tensor) -> bool:
+    """Whether x is shaped as a supported model takes it, (samples, window, inputs), in float32 on the CPU."""
+    assert isinstance(model, Forecaster)
+    return x.ndim == 3 and x.shape[1] > 0 and x.shape[2] == model.recurrent[0].input_size and _is_float(x)
+
+
+def _is_float(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.float32 and tensor.device.type == "cpu"
+
+
+def forward(model: nn.Module, window: int) -> Callable[[Tensor], Tensor]:
+    """The model, one that the kernel `runs`, as a function of x (samples, window, inputs), with its weights of now.
+
+    Equal to `model(x)` to float32 rounding, without gradients. One thread at a time may call it.
+    """
+    assert isinstance(model, Forecaster)
+    places = layout(model, window, batch_size=1)
+    weights, memory = _floats(places.weights), _memory(places)
+    for parameter, place in zip(model.parameters(), places.places, strict=True):
+        weights[place] = _flat(parameter)
+    predict, outputs = compiled(kind_of(model)).predict, int(places.network[2]["outputs"][0])
+
+    def evaluated(x: Tensor) -> Tensor:
+        output = np.empty((len(x), outputs), np.float32)
+        predict(_rows(x), np.arange(len(x)), places.network, weights, memory, output)
+        return torch.from_numpy(output)
+
+    return evaluated
 
 
 def fit(
@@ -188,8 +229,9 @@ def _train(
     member: _Member, kernel: ModuleType, split: TrainingData, config: TrainConfig, stop: threading.Event | None
 ) -> dict[str, list[float]]:
     """Trains the member in place, epoch by epoch; returns the curves."""
-    train, validation = _examples(split.train), _examples(split.validation)
-    everything = np.arange(len(split.validation.x))
+    train = _rows(split.train.x), _rows(split.train.y)
+    x, y = _rows(split.validation.x), split.validation.y.detach()
+    everything, outputs = np.arange(len(x)), np.empty((len(x), train[1].shape[1]), np.float32)
     network = member.layout.network
     curves: dict[str, list[float]] = {"train": [], "validation": []}
     best, best_member, best_epoch = math.inf, None, 0
@@ -202,8 +244,8 @@ def _train(
         )
         curves["train"].append(loss)
         if len(everything):
-            watched = kernel.mean_loss(validation, everything, network, member.state[0], member.memory)
-            curves["validation"].append(watched)
+            kernel.predict(x, everything, network, member.state[0], member.memory, outputs)
+            curves["validation"].append(mse_loss(torch.from_numpy(outputs), y).item())
         if not finite(curves):
             break
         if config.patience is not None:
@@ -233,9 +275,9 @@ def _unpack(member: _Member, optimiser: torch.optim.Optimizer) -> None:
         }
 
 
-def _examples(batch: Batch) -> tuple[Floats, Floats]:
-    """x (samples, window * inputs) and y (samples, outputs)."""
-    return batch.x.detach().flatten(1).contiguous().numpy(), batch.y.detach().contiguous().numpy()
+def _rows(tensor: Tensor) -> Floats:
+    """A row a sample."""
+    return tensor.detach().flatten(1).contiguous().numpy()
 
 
 def _flat(tensor: Tensor) -> Floats:

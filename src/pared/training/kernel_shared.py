@@ -203,11 +203,12 @@ def _adam_step(state, adam):
 
 
 FLOATS = types.float32[::1]
-EXAMPLES = types.UniTuple(types.float32[:, ::1], 2)
+SAMPLES = types.float32[:, ::1]
+EXAMPLES = types.UniTuple(SAMPLES, 2)
 
 
 def _entries(sources):
-    """`train_epoch` and `mean_loss`. They close over `sources` to tell numba's cache on disk what they depend on."""
+    """`train_epoch` and `predict`. They close over `sources` to tell numba's cache on disk what they depend on."""
 
     @entry
     def train_epoch(examples, order, batch_size, network, state, adam, memory):
@@ -222,21 +223,20 @@ def _entries(sources):
         return squares / (len(order) * network[2][0].outputs)
 
     @entry
-    def mean_loss(examples, order, network, weights, memory):
-        """The mean squared error over the samples in `order`."""
+    def predict(x, order, network, weights, memory, output):
+        """Writes the network's output for the samples in `order` to the rows of `output`."""
         _ = sources
-        x, y = examples
         layers, dense, plans = network
-        head = dense[len(dense) - 1]
-        squares = 0.0
+        target = dense[len(dense) - 1].target
         for start in range(0, len(order), LANES):
             these = order[start : start + LANES]
             _read_tile(x, these, memory, layers[0].source)
             _forward(weights, memory, 0, network)
-            squares += _errors(y, these, memory, head.target, head.delta, np.float32(0.0))
-        return squares / (len(order) * plans[0].outputs)
+            for o in range(plans[0].outputs):
+                for lane in range(len(these)):
+                    output[start + lane, o] = memory[target + o * LANES + lane]
 
-    return train_epoch, mean_loss
+    return train_epoch, predict
 
 
 def _sources() -> int:
@@ -247,18 +247,18 @@ def _sources() -> int:
     return number
 
 
-_train_epoch, _mean_loss = _entries(_sources())
+_train_epoch, _predict = _entries(_sources())
 
 
 def compiled(kind: np.dtype[Any], cell: Cell) -> tuple[Any, Any]:
-    """`train_epoch` and `mean_loss`, compiled or read from the cache for networks whose layers are of this kind."""
+    """`train_epoch` and `predict`, compiled or read from the cache for networks whose layers are of this kind."""
     _cells[from_dtype(kind)] = cell
     network = types.Tuple([from_dtype(record)[::1] for record in (kind, DENSE, PLAN)])
     order, adam = types.int64[::1], from_dtype(ADAM)[::1]
     for function, arguments in (
         (_train_epoch, (EXAMPLES, order, types.int64, network, types.UniTuple(FLOATS, 4), adam, FLOATS)),
-        (_mean_loss, (EXAMPLES, order, network, FLOATS, FLOATS)),
+        (_predict, (SAMPLES, order, network, FLOATS, FLOATS, SAMPLES)),
     ):
         with contextlib.suppress(OSError):  # a full disk: the compiled function is there all the same
             function.compile(arguments)
-    return _train_epoch, _mean_loss
+    return _train_epoch, _predict
