@@ -23,7 +23,7 @@ import pared
 from pared.criteria import magnitude
 from zoo import PROBES, ResNet18, Tower, probe
 
-LIMIT, ROUNDS = 1e-5, 9
+LIMIT, ROUNDS = 1e-5, 15
 Inputs = tuple[Tensor, ...]
 Pair = tuple[
     nn.Module, list[Tensor]

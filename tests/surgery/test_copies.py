@@ -61,10 +61,16 @@ def test_hooks_tied_layers_and_own_attributes_are_copied():
     assert len(layer._forward_hooks) == 1
 
 
-def test_what_is_left_out_has_only_a_shape():
-    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    new = copied(model, without=["0.weight", "1.running_mean"])
-    assert {name for name, t in new.state_dict().items() if t.is_meta} == {"0.weight", "1.running_mean"}
-    assert new[0].weight.shape == (4, 3)
+def test_given_tensors_take_the_places_of_those_they_are_given_for():
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(3, 4))
+    model[2].weight = model[0].weight
+    model[0].weight.requires_grad_(False)
+    weight, mean = torch.zeros(2, 3), torch.ones(2)
+    new = copied(model, instead={"0.weight": weight, "1.running_mean": mean})
+    assert new[0].weight is new[2].weight
     assert isinstance(new[0].weight, nn.Parameter)
+    assert not new[0].weight.requires_grad
+    assert new[0].weight.data_ptr() == weight.data_ptr()
+    assert new[1].running_mean is mean
     assert torch.equal(new[0].bias, model[0].bias)
+    assert model[0].weight.shape == (4, 3)

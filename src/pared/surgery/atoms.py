@@ -4,22 +4,19 @@ Every entry along an axis carries an atom, a whole number; 0 stands for what sta
 atoms of its own; an operation couples the atoms that must live and die together. What is coupled in the end is a unit.
 """
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
-from pared.surgery.slices import Group, Role, Slice, StructureError
-from pared.surgery.structure import Note, Structure
+from pared.surgery.copies import held_tensors
+from pared.surgery.slices import StructureError
 
 Axis = NDArray[np.int64]
+NONE: Axis = np.zeros(0, np.int64)
 
 
 class Row(NamedTuple):
@@ -101,7 +98,7 @@ class Remark(NamedTuple):
 
 @dataclass
 class Atoms:
-    """Collects what a trace finds; `structure` turns it into groups and slices.
+    """Collects what a trace finds; `structure_of` turns it into groups and slices.
 
     `literal` says that the graph knows all sizes as numbers, so that a number does not mean that the code holds it.
     """
@@ -119,7 +116,7 @@ class Atoms:
     count: int = 1
 
     def __post_init__(self) -> None:
-        self.names = {id(tensor): name for name, tensor in reversed(list(_named_tensors(self.model)))}
+        self.names = {id(tensor): name for name, tensor in reversed(held_tensors(self.model).items())}
 
     def fresh(self, count: int) -> Axis:
         """New atoms."""
@@ -152,6 +149,9 @@ class Atoms:
         if len(first) != len(second):
             raise StructureError(f"{self.place} brings together axes of {len(first)} and {len(second)} entries")
         both = (first > 0) & (second > 0)
+        if both.all():
+            self.coupled.append((first, second))
+            return first
         if both.any():
             self.coupled.append((first[both], second[both]))
         for atoms, other in ((first, second), (second, first)):
@@ -178,216 +178,3 @@ class Atoms:
             return
         for row in rows:
             self.read.setdefault(row, []).append(atoms)
-
-    def structure(self) -> Structure:
-        """Groups of the units that may be cut, and a note for every layer that makes any."""
-        return _Resolved(self).structure()
-
-
-def _named_tensors(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
-    yield from model.named_parameters(remove_duplicate=False)
-    yield from model.named_buffers(remove_duplicate=False)
-
-
-class _Resolved:
-    """Atoms joined to units (classes), and what holds for each of them."""
-
-    def __init__(self, atoms: Atoms) -> None:
-        self.atoms = atoms
-        firsts = np.concatenate([a for a, _ in atoms.coupled] or [np.zeros(0, np.int64)])
-        seconds = np.concatenate([b for _, b in atoms.coupled] or [np.zeros(0, np.int64)])
-        graph = coo_matrix((np.ones(len(firsts), bool), (firsts, seconds)), shape=(atoms.count,) * 2)
-        self.unit = connected_components(graph, directed=False)[1]
-        self.fixed = self._remarks(atoms.fixed)
-        self.mixed = self._remarks(atoms.mixed)
-        self.axes = {row: self._units(axis) for row, axis in atoms.rows.items()}
-        self.read = {row: np.unique(self.unit[np.concatenate(axes)]) for row, axes in atoms.read.items()}
-        self.made = np.zeros(atoms.count, bool)
-        for _, axis in atoms.made:
-            self.made[axis] = True
-        self.made[0] = False
-        self.group: dict[int, str] = {}
-
-    def _units(self, axis: Axis) -> Axis:
-        """Units along an axis, -1 for what stays."""
-        return np.where(axis > 0, self.unit[axis], -1)
-
-    def _remarks(self, remarks: Iterable[Remark]) -> dict[int, str]:
-        found: dict[int, str] = {}
-        for atoms, why in remarks:
-            for unit in np.unique(self.unit[atoms]).tolist():
-                found.setdefault(unit, why)
-        return found
-
-    def _fix(self, units: Iterable[int], why: str) -> None:
-        for unit in units:
-            self.fixed.setdefault(unit, why)
-
-    def structure(self) -> Structure:
-        groups: list[Group] | None = None
-        while groups is None:  # a group that turns out to be irregular stays, and with it what must be as wide
-            self._fix_equals()
-            groups = self._groups()
-            if groups is not None and not self._equals_are_whole(groups):
-                groups = None
-        return Structure(tuple(groups), self._equal_names(), tuple(self._notes(groups)))
-
-    def _fix_equals(self) -> None:
-        changed = True
-        while changed:
-            changed = False
-            for axes in self.atoms.equal:
-                units = set(np.concatenate([self._units(axis) for axis in axes]).tolist())
-                if units & self.fixed.keys() and units - self.fixed.keys():
-                    why = next(self.fixed[u] for u in units if u in self.fixed)
-                    self._fix(units, f"is as wide as other layers of its module, one of which {why}")
-                    changed = True
-
-    def _groups(self) -> list[Group] | None:
-        """None where a group had to be given up, so that all must be looked at again."""
-        names: dict[int, str] = {}
-        whole: dict[str, int] = {}
-        for name, axis in self.atoms.made:
-            units = list(dict.fromkeys(self._units(axis).tolist()))
-            whole.setdefault(name, len(units))
-            for unit in units:
-                if unit >= 0:
-                    names.setdefault(unit, name)
-        signs = self._signatures(names)
-        members: dict[Any, list[int]] = {}
-        for unit, name in names.items():
-            if unit not in self.fixed:
-                members.setdefault((name, signs[unit], unit in self.mixed), []).append(unit)
-        groups, self.group = [], {}
-        for (name, sign, mixed), units in members.items():
-            title = self._title(name, units, whole[name])
-            self.group |= dict.fromkeys(units, title)
-            slices = self._slices(units, sign)
-            if isinstance(slices, str):
-                self._fix(units, f"lies in {slices} in an order that slices cannot express")
-                return None
-            groups.append(Group(title, len(units), slices, exact=not mixed))
-        return groups
-
-    def _signatures(self, units: Iterable[int]) -> dict[int, bytes]:
-        """Unit -> on which axes, how often, and whether it is read there: units of a group are alike."""
-        wanted = np.zeros(len(self.unit) + 1, bool)
-        wanted[list(units)] = True
-        rows = {row: index for index, row in enumerate(self.axes)}
-        carried = np.concatenate(list(self.axes.values()) or [np.zeros(0, np.int64)])
-        index = np.repeat(np.arange(len(rows)), [len(axis) for axis in self.axes.values()])
-        mine = wanted[carried]
-        places, counts = np.unique(carried[mine] * len(rows) + index[mine], return_counts=True)
-        read = [np.zeros(0, np.int64), *(units * len(rows) + rows[row] for row, units in self.read.items())]
-        table = np.column_stack([places % max(len(rows), 1), counts, np.isin(places, np.concatenate(read))])
-        found = places // max(len(rows), 1)
-        ends = (np.flatnonzero(np.diff(found, append=-1)) + 1).tolist()
-        signs = dict.fromkeys(units, b"")
-        for start, end in pairwise((0, *ends)):
-            signs[int(found[start])] = table[start:end].tobytes()
-        return signs
-
-    def _title(self, name: str, units: list[int], whole: int) -> str:
-        if len(units) < whole:
-            orders = (self._units(axis).tolist() for made, axis in self.atoms.made if made == name)
-            order = list(dict.fromkeys(next(order for order in orders if units[0] in order)))
-            places = [order.index(unit) for unit in units]
-            name = f"{name}[{min(places)}:{max(places) + 1}]"
-        while name in self.group.values():
-            name += "'"
-        return name
-
-    def _slices(self, units: list[int], sign: bytes) -> tuple[Slice, ...] | str:
-        """The rows of a group whose units have this signature; the name of a parameter where they are irregular."""
-        place = np.full(len(self.unit) + 1, -1)
-        place[units] = np.arange(len(units))
-        slices: list[Slice] = []
-        rows = list(self.axes.items())
-        for index in np.frombuffer(sign, np.int64)[::3].tolist():
-            row, axis = rows[int(index)]
-            where = place[axis]
-            found = runs(where, len(units))
-            if found is None:
-                return row.parameter
-            if not found:
-                continue
-            read = units[0] in self.read.get(row, ())
-            roles: tuple[Role, ...] = ("in",) if not read else ("out",) if self._only_read(row) else ("in", "out")
-            for role in roles:
-                for offset, blocks, inner in found:
-                    slices.append(Slice(row.parameter, row.axis, role, blocks, inner, offset, len(axis)))
-        return tuple(dict.fromkeys(slices))
-
-    def _only_read(self, row: Row) -> bool:
-        """Whether no layer makes its units along this axis."""
-        return not self.made[self.atoms.rows[row]].any()
-
-    def _equals_are_whole(self, groups: list[Group]) -> bool:
-        """Layers of one width must be one group each, or their counts could not be kept alike."""
-        for axes in self.atoms.equal:
-            for axis in axes:
-                units = set(self._units(axis).tolist())
-                names = {self.group.get(unit) for unit in units}
-                if len(names) > 1:
-                    self._fix(units, "is one of a module's equal layers, and its units are read in different ways")
-                    return False
-            units = set(np.concatenate([self._units(axis) for axis in axes]).tolist())
-            if units - self.fixed.keys() and len({len(set(self._units(axis).tolist())) for axis in axes}) > 1:
-                self._fix(units, "is one of a module's equal layers, of which one loses several units at a time")
-                return False
-        return True
-
-    def _equal_names(self) -> tuple[tuple[str, ...], ...]:
-        sets: list[dict[str, None]] = []
-        for axes in self.atoms.equal:  # sets that share a group are one set
-            names = [self.group.get(int(self._units(axis)[0])) for axis in axes]
-            together = dict.fromkeys(name for name in names if name is not None)
-            met = [other for other in sets if other.keys() & together.keys()]
-            merged = dict.fromkeys(name for part in (*met, together) for name in part)
-            sets = [other for other in sets if other not in met] + [merged]
-        return tuple(tuple(names) for names in sets if len(names) > 1)
-
-    def _notes(self, groups: list[Group]) -> Iterable[Note]:
-        seen: set[tuple[str, str]] = set()
-        for name, axis in self.atoms.made:
-            units = dict.fromkeys(self._units(axis).tolist())
-            fates = Counter(
-                (self.group.get(unit, ""), self.fixed.get(unit) or self.mixed.get(unit, "")) for unit in units
-            )
-            for (group, why), count in fates.items():
-                if (name, group or why) not in seen:
-                    seen.add((name, group or why))
-                    yield Note(name, count, group or None, why)
-
-
-def runs(where: Axis, width: int) -> list[tuple[int, int, int]] | None:
-    """(offset, blocks, inner) of the stretches in which places 0 to width - 1 lie in order; None where they do not."""
-    found: list[tuple[int, int, int]] = []
-    at = 0
-    mine = np.flatnonzero(where >= 0)
-    while len(mine) and at <= mine[-1]:
-        at = int(mine[np.searchsorted(mine, at)])
-        inner = 1
-        while at + inner < len(where) and where[at + inner] == 0 and where[at] == 0 and width > 1:
-            inner += 1
-        if width == 1:
-            inner = _same(where, at)
-        block = np.repeat(np.arange(width), inner)
-        blocks = 0
-        while np.array_equal(where[at + blocks * len(block) : at + (blocks + 1) * len(block)], block):
-            blocks += 1
-        if not blocks:
-            return None
-        if found and found[-1][0] + found[-1][1] * found[-1][2] * width == at and found[-1][2] == inner:
-            found[-1] = (found[-1][0], found[-1][1] + blocks, inner)
-        else:
-            found.append((at, blocks, inner))
-        at += blocks * len(block)
-    return found
-
-
-def _same(where: Axis, at: int) -> int:
-    end = at
-    while end < len(where) and where[end] == where[at]:
-        end += 1
-    return end - at

@@ -1,18 +1,29 @@
 """Cut and mask: a model in, a new model out. `cut(model, s, plan)(x) == mask(model, s, plan)(x)`: the third law."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from pared.models.attention import Attention
-from pared.surgery.copies import copied
+from pared.surgery.copies import copied, held_tensors
 from pared.surgery.plan import Plan
 from pared.surgery.resize import Loss, resized
 from pared.surgery.slices import Slice, StructureError
-from pared.surgery.structure import Structure, check_fits
+from pared.surgery.structure import Structure, check_fits, named_tensors
+
+
+class Touched(NamedTuple):
+    """A slice, the width of its group, and the units that go."""
+
+    slice: Slice
+    width: int
+    units: NDArray[np.int64]
 
 
 def cut(model: nn.Module, structure: Structure, plan: Plan) -> nn.Module:
@@ -24,27 +35,37 @@ def cut(model: nn.Module, structure: Structure, plan: Plan) -> nn.Module:
     """
     structure.bind(plan)
     check_fits(model, structure)
-    losses = [Loss(s, width, len(units)) for s, width, units in _touched(structure, plan)]
-    kept = _kept(model, structure, plan)
-    small = copied(model, without=kept)
-    replace_all(small, kept)
-    return resize_all(small, losses)
+    touched = _touched(structure, plan)
+    kept = _kept(named_tensors(model), touched)
+    small = copied(model, instead=kept)
+    replace_all(small, {name: kept[name] for name in kept.keys() - held_tensors(model).keys()})
+    return resize_all(small, [Loss(s, width, len(units)) for s, width, units in touched])
 
 
-def _kept(model: nn.Module, structure: Structure, plan: Plan) -> dict[str, Tensor]:
+def _kept(tensors: Mapping[str, Tensor], touched: Sequence[Touched]) -> dict[str, Tensor]:
     """What is left of every tensor that loses entries, by name."""
-    stays: dict[str, dict[int, Tensor]] = defaultdict(dict)
-    for s, width, units in _touched(structure, plan):
-        length = tensor_of(model, s.parameter).shape[s.axis]
-        mine = stays[s.parameter].setdefault(s.axis, torch.ones(length, dtype=torch.bool))
-        mine[torch.tensor(s.indices(width, units))] = False
-    kept = {}
-    for parameter, axes in stays.items():
-        tensor = tensor_of(model, parameter).detach()
-        for axis, stay in sorted(axes.items(), key=lambda part: part[0]):  # whole rows first: they are copied fastest
-            tensor = tensor.index_select(axis, stay.nonzero().flatten().to(tensor.device))
-        kept[parameter] = tensor
-    return kept
+    stays: dict[str, dict[int, NDArray[np.bool_]]] = defaultdict(dict)
+    for s, width, units in touched:
+        mine = stays[s.parameter].setdefault(s.axis, np.ones(tensors[s.parameter].shape[s.axis], bool))
+        own = mine[s.offset : s.offset + s.blocks * width * s.inner]
+        own.reshape(s.blocks, width, s.inner)[:, units] = False
+    return {
+        name: _picked(tensors[name].detach(), {axis: np.flatnonzero(stay) for axis, stay in sorted(axes.items())})
+        for name, axes in stays.items()
+    }
+
+
+def _picked(tensor: Tensor, places: Mapping[int, NDArray[np.int64]]) -> Tensor:
+    """A tensor of its own with the entries at these places along each axis; stretches are copied fastest."""
+    scattered = []
+    for axis, where in places.items():
+        if where[-1] - where[0] + 1 == len(where):
+            tensor = tensor.narrow(axis, int(where[0]), len(where))
+        else:
+            scattered.append((axis, torch.from_numpy(where).to(tensor.device)))
+    for axis, index in scattered:  # whole rows first: they are copied fastest
+        tensor = tensor.index_select(axis, index)
+    return tensor if scattered else tensor.clone(memory_format=torch.contiguous_format)
 
 
 def resize_all(model: nn.Module, losses: list[Loss]) -> nn.Module:
@@ -74,18 +95,18 @@ def mask(model: nn.Module, structure: Structure, plan: Plan) -> nn.Module:
         if s.role == "out":
             tensor = zeroed.get(s.parameter)
             tensor = tensor_of(masked, s.parameter).detach().clone() if tensor is None else tensor
-            indices = torch.tensor(s.indices(width, units), device=tensor.device)
+            indices = torch.tensor(s.indices(width, units.tolist()), device=tensor.device)
             zeroed[s.parameter] = tensor.index_fill_(s.axis, indices, 0.0)
     replace_all(masked, zeroed)
     return masked
 
 
-def _touched(structure: Structure, plan: Plan) -> list[tuple[Slice, int, tuple[int, ...]]]:
-    """(slice, width of its group, units that go) for every slice of a group that loses any."""
+def _touched(structure: Structure, plan: Plan) -> list[Touched]:
+    """All slices of the groups that lose any units."""
     return [
-        (s, structure[name].width, units)
-        for name, units in structure.removed(plan).items()
-        for s in structure[name].slices
+        Touched(s, group.width, units)
+        for group, units in ((structure[name], np.array(gone)) for name, gone in structure.removed(plan).items())
+        for s in group.slices
     ]
 
 

@@ -13,10 +13,12 @@ from torch import Tensor, fx, nn
 
 from pared.surgery.atoms import Atoms
 from pared.surgery.check import verified
+from pared.surgery.copies import held_tensors
 from pared.surgery.rules import OPERATIONS, Rule, exported
 from pared.surgery.rules.layouts import unlabelled
 from pared.surgery.slices import StructureError
 from pared.surgery.structure import Structure
+from pared.surgery.units import structure_of
 from pared.surgery.walk import Walk
 
 EXPORTED: Mapping[str, Rule] = {**OPERATIONS, **exported.RULES}
@@ -38,7 +40,7 @@ def trace_exported(model: nn.Module, inputs: Sequence[Tensor], why_not_fx: Excep
             "avoid Python control flow that depends on tensor values, or write the Structure by hand"
         ) from error
     atoms = Atoms(model, literal=True)
-    held = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
+    held = held_tensors(model)
     names = program.graph_signature.inputs_to_parameters | program.graph_signature.inputs_to_buffers
     walk = _ExportedWalk(program.graph_module, atoms, names)
     constants = program.constants
@@ -49,7 +51,7 @@ def trace_exported(model: nn.Module, inputs: Sequence[Tensor], why_not_fx: Excep
             name = names.get(node.name) or program.graph_signature.inputs_to_lifted_tensor_constants.get(node.name)
             values.append(next(given) if name is None else held[name] if name in held else constants[name])
     walk.run(*values)
-    return verified(model, atoms.structure(), inputs)
+    return verified(model, structure_of(atoms), inputs)
 
 
 class _ExportedWalk(Walk):

@@ -8,10 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pared.surgery.atoms import Axis, runs
+from pared.surgery.atoms import Axis
 from pared.surgery.plan import Insert, Plan
 from pared.surgery.slices import Group, Slice, StructureError
 from pared.surgery.structure import Structure
+from pared.surgery.units import runs
 
 Change = Plan | Insert | Mapping[str, int] | Mapping[str, Sequence[int]]
 """A cut, how many units each group gains, or which of its units are copied."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from pared.surgery.copies import held_tensors
 from pared.surgery.plan import Plan
 from pared.surgery.slices import Group, StructureError
 
@@ -119,7 +120,7 @@ def _check_plan(plan: Plan, structure: Structure) -> None:
 
 def check_fits(model: nn.Module, structure: Structure) -> None:
     """Raises StructureError unless every slice lies within a parameter or buffer of the model."""
-    tensors = _tensors(model)
+    tensors = named_tensors(model)
     for group in structure:
         for s in group.slices:
             if s.parameter not in tensors:
@@ -137,10 +138,9 @@ def check_fits(model: nn.Module, structure: Structure) -> None:
                 )
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters, buffers, and weights computed by parametrisations, by name."""
-    found: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
-    found |= dict(model.named_buffers(remove_duplicate=False))
+    found = held_tensors(model)
     for path, module in model.named_modules():
         if parametrize.is_parametrized(module):
             for leaf in module.parametrizations:

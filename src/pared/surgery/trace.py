@@ -1,6 +1,7 @@
 """From a module and an example to its structure: torch.fx writes the graph, the rules follow the units through it."""
 
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -9,12 +10,14 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import rnn
 
 from pared.surgery.atoms import Atoms, Traced
-from pared.surgery.copies import copied
+from pared.surgery.copies import blanks, copied, own_weights
+from pared.surgery.edit import replace_all
 from pared.surgery.exported import trace_exported
 from pared.surgery.rules import MODULES
 from pared.surgery.rules.layouts import unlabelled
 from pared.surgery.slices import StructureError
 from pared.surgery.structure import Structure
+from pared.surgery.units import structure_of
 from pared.surgery.walk import Walk, kind_of, protect
 
 
@@ -25,15 +28,15 @@ def trace(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Structure:
     does. The model's inputs and outputs keep their sizes. Returns a `Structure` whose groups stand in the order of the
     data flow; `structure.explain()` says of every layer what became of it.
 
-    Cost: one symbolic trace and one forward pass; seconds where torch.fx cannot follow the model and torch.export must
-    (see `trace_exported`). Raises StructureError, naming the place, at an operation without a rule or a control flow
-    that depends on data; nothing is guessed. The model and the global random state stay as they are. An autocast region
-    around the call does not reach the example's run.
+    Cost: one symbolic trace and one forward pass, without a copy of the weights where only torch's own layers read
+    them; seconds where torch.fx cannot follow the model and torch.export must (see `trace_exported`). Raises
+    StructureError, naming the place, at an operation without a rule or a control flow that depends on data; nothing is
+    guessed. The model and the global random state stay as they are. An autocast region around the call does not reach
+    the example's run.
     """
     inputs = (example,) if isinstance(example, Tensor) else tuple(example)
-    private = private_copy(model)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), _without_autocast(private, inputs):
-        structure = _looked_at(private, inputs) if kind_of(private) in MODULES else _followed(private, inputs)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), _without_autocast(model, inputs):
+        structure = _looked_at(model, inputs) if kind_of(model) in MODULES else _followed(model, inputs)
     if not structure.groups:
         raise StructureError(
             f"{type(model).__name__} has no hidden units that can be cut: every layer's output is an output of the "
@@ -55,13 +58,43 @@ def _without_autocast(model: nn.Module, inputs: Sequence[Tensor]) -> Iterator[No
 
 def _followed(model: nn.Module, inputs: Sequence[Tensor]) -> Structure:
     """By torch.fx where it can follow the model, else by torch.export."""
+    if found := _followed_without_weights(model, inputs):
+        return found
+    private = private_copy(model)
     try:
-        graph = graph_of(model)
+        graph = graph_of(private)
     except Exception as error:  # fx passes on whatever the user's forward raises when it is run with symbols
-        return trace_exported(model, inputs, error)
+        return trace_exported(private, inputs, error)
+    return _walked(private, graph, inputs)
+
+
+def _followed_without_weights(model: nn.Module, inputs: Sequence[Tensor]) -> Structure | None:
+    """With zeros in all of torch's own layers, which saves their copy; None where more is asked of them than a shape.
+
+    While symbols run through the user's code the layers have no values at all, so that none can be read by mistake.
+    """
+    weights = own_weights(model)
+    try:
+        hollow = copied(model, instead={name: torch.empty_like(t, device="meta") for name, t in weights.items()}).eval()
+        graph = graph_of(hollow)
+        if any(_is_hollow(hollow, str(node.target)) for node in graph.nodes if node.op == "get_attr"):
+            return None
+        replace_all(hollow, blanks(weights))
+        return _walked(hollow, graph, inputs)
+    except Exception:  # whatever it is, the model with its weights shows it and has the better words for it
+        return None
+
+
+def _is_hollow(model: nn.Module, name: str) -> bool:
+    """Whether a graph asks for a tensor that has no values."""
+    value = operator.attrgetter(name)(model)
+    return isinstance(value, Tensor) and value.is_meta
+
+
+def _walked(model: nn.Module, graph: fx.Graph, inputs: Sequence[Tensor]) -> Structure:
     atoms = Atoms(model)
     Walk(model, atoms, graph).run(*inputs)
-    return atoms.structure()
+    return structure_of(atoms)
 
 
 def graph_of(model: nn.Module) -> fx.Graph:
@@ -71,11 +104,12 @@ def graph_of(model: nn.Module) -> fx.Graph:
 
 def _looked_at(model: nn.Module, inputs: Sequence[Tensor]) -> Structure:
     """A model that is itself a layer with a rule of its own, such as a transformer's."""
-    atoms = Atoms(model, place=f"the layer {type(model).__name__}")
-    value = model(*inputs)
-    layout = MODULES[kind_of(model)](atoms, value, "", model, *(Traced(x, unlabelled(x)) for x in inputs))
+    private = private_copy(model)
+    atoms = Atoms(private, place=f"the layer {type(model).__name__}")
+    value = private(*inputs)
+    layout = MODULES[kind_of(private)](atoms, value, "", private, *(Traced(x, unlabelled(x)) for x in inputs))
     protect(atoms, layout, value)
-    return atoms.structure()
+    return structure_of(atoms)
 
 
 def private_copy(model: nn.Module) -> nn.Module:
