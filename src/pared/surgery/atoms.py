@@ -148,10 +148,10 @@ class Atoms:
         """Entries that meet one by one live and die together; the result carries both."""
         if len(first) != len(second):
             raise StructureError(f"{self.place} brings together axes of {len(first)} and {len(second)} entries")
-        both = (first > 0) & (second > 0)
-        if both.all():
+        if first.all() and second.all():
             self.coupled.append((first, second))
             return first
+        both = (first > 0) & (second > 0)
         if both.any():
             self.coupled.append((first[both], second[both]))
         for atoms, other in ((first, second), (second, first)):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 Role = Literal["in", "out"]
+_ROLES = get_args(Role)
 
 
 class StructureError(ValueError):
@@ -33,7 +34,7 @@ class Slice:
         least = (self.axis, 0), (self.offset, 0), (self.blocks, 1), (self.inner, 1), (self.length or 0, 0)
         if (
             not isinstance(self.parameter, str)
-            or self.role not in get_args(Role)
+            or self.role not in _ROLES
             or any(not isinstance(value, int) or value < low for value, low in least)
         ):
             raise ValueError(f"a slice needs a parameter's name, a role in or out and whole numbers, got {self}")

@@ -123,7 +123,7 @@ class _Resolved:
 
     def _title(self, name: str, units: Axis) -> str:
         orders = [own for made, own in self.makers if made == name]
-        if len(units) < len(np.unique(orders[0])):
+        if len(units) < len(orders[0]) and len(units) < len(np.unique(orders[0])):
             order = firsts_of(next(own for own in orders if units[0] in own))[0].tolist()
             places = [order.index(unit) for unit in units.tolist()]
             name = f"{name}[{min(places)}:{max(places) + 1}]"
