@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +14,7 @@ import torch
 from torch import nn
 
 import pared
-from pared.models.recurrent import Forecaster
+from pared.models import MLP, Forecaster
 from pared.surgery import Plan
 from pared.training import kernel
 from pared.training.fit import TrainConfig, fit
@@ -23,7 +22,8 @@ from pared.training.fleet import fit_each, fit_many, inference, predict_many
 from pared.types import Batch
 
 SHAPES = [("lstm", (16, 4)), ("gru", (5,)), ("rnn", (11, 3)), ("lstm", (8, 8, 8)), ("gru", (16, 4))]
-MODELS = [Forecaster(1, units, cell=cell, seed=seed) for seed, (cell, units) in enumerate(SHAPES)]
+FORECASTERS = [Forecaster(1, units, cell=cell, seed=seed) for seed, (cell, units) in enumerate(SHAPES)]
+MODELS = [*FORECASTERS, MLP(7, (9,), activation="relu", seed=5), MLP(8, (5, 6), activation="sigmoid", seed=6)]
 
 
 def split(seed=0, samples=150, window=4):
@@ -65,12 +65,14 @@ def test_engines_agree_and_the_loop_is_the_plain_loop():
 
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_members_beyond_the_kernel_are_trained_by_the_loop(jobs):
-    configs = [CONFIGS[0], replace(CONFIGS[1], optimiser="sgd")]
-    fits = fit_many(MODELS[:2], SPLITS[:2], configs, jobs=jobs)
-    assert same(fits[0], kernel.fit(MODELS[0], SPLITS[0], configs[0]))
-    assert same(fits[1], fit(MODELS[1], SPLITS[1], configs[1]))
+    mixed = copy.deepcopy(MODELS[0])
+    mixed.recurrent[1] = nn.GRU(16, 4, batch_first=True)
+    models = [MODELS[0], mixed]
+    fits = fit_many(models, SPLITS[:2], CONFIGS[:2], jobs=jobs)
+    assert same(fits[0], kernel.fit(MODELS[0], SPLITS[0], CONFIGS[0]))
+    assert same(fits[1], fit(mixed, SPLITS[1], CONFIGS[1]))
     with pytest.raises(ValueError, match="member 1"):
-        fit_many(MODELS[:2], SPLITS[:2], configs, jobs=jobs, engine="kernel")
+        fit_many(models, SPLITS[:2], CONFIGS[:2], jobs=jobs, engine="kernel")
 
 
 def test_without_numba_the_loop_does_it(monkeypatch):
@@ -86,7 +88,7 @@ def test_resume_each_member():
     first = fit_many(MODELS, SPLITS, CONFIGS)
     again = fit_many(MODELS, SPLITS, CONFIGS, resume=first, jobs=2)
     for index, result in enumerate(again):
-        assert same(result, kernel.fit(MODELS[index], SPLITS[index], CONFIGS[index], first[index]))
+        assert same(result, kernel.fit(MODELS[index], SPLITS[index], CONFIGS[index], resume=first[index]))
 
 
 def test_a_member_with_nan_fails_alone():
@@ -98,7 +100,7 @@ def test_a_member_with_nan_fails_alone():
 
 
 def test_lists_must_match():
-    with pytest.raises(ValueError, match="5 models, 4 splits, 5 configs"):
+    with pytest.raises(ValueError, match="7 models, 4 splits, 7 configs"):
         fit_many(MODELS, SPLITS[:4], CONFIGS)
     with pytest.raises(ValueError, match="unknown engine 'gpu'"):
         fit_many(MODELS, SPLITS, CONFIGS, engine="gpu")
@@ -148,7 +150,7 @@ def test_predict_many_is_what_each_model_gives(jobs):
         assert not found.requires_grad
         assert model.training
     x = SPLITS[2].train.x
-    for found, model in zip(predict_many(MODELS, x, jobs), MODELS, strict=True):
+    for found, model in zip(predict_many(FORECASTERS, x, jobs), FORECASTERS, strict=True):
         torch.testing.assert_close(found, expected(model, x), rtol=1e-5, atol=2e-6)
 
 
@@ -172,8 +174,8 @@ def test_inference_keeps_the_weights_of_now():
 
 
 def test_predict_many_wants_an_input_a_model():
-    with pytest.raises(ValueError, match="5 models, 2 inputs"):
+    with pytest.raises(ValueError, match="7 models, 2 inputs"):
         predict_many(MODELS, [SPLITS[0].train.x] * 2)
     with pytest.raises(RuntimeError, match="Expected 1, got 7"):
-        predict_many(MODELS, torch.zeros(3, 2, 7))
+        predict_many(FORECASTERS, torch.zeros(3, 2, 7))
     assert predict_many([], []) == []

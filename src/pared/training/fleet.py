@@ -16,6 +16,7 @@ from torch.nn.functional import mse_loss
 
 from pared.training import kernel
 from pared.training.fit import Fit, TrainConfig, TrainingData, fit
+from pared.training.stacks import stack_of, takes
 from pared.types import Loss
 
 Engine = Literal["auto", "kernel", "loop"]
@@ -32,9 +33,9 @@ def fit_many(
 ) -> list[Fit]:
     """Trains member i on `splits[i]` with `configs[i]`, as `fit` does; the result does not depend on its companions.
 
-    `jobs` members are trained at a time, each on one processor. A small recurrent forecaster is trained by the compiled
-    kernel (`kernel.supports`), any other member by the plain loop: its own shape and configuration decide, never how
-    many there are. `engine` overrides that; the two agree to float32 rounding.
+    `jobs` members are trained at a time, each on one processor. A small recurrent forecaster or MLP is trained by the
+    compiled kernel (`kernel.supports`), any other member by the plain loop: its own shape decides, never how many there
+    are. `engine` overrides that; the two agree to float32 rounding.
 
     Returns the fits in the order of the models. Raises ValueError when the three lists differ in length, and with
     `engine="kernel"` where a member is beyond it.
@@ -66,9 +67,9 @@ def fit_each(
     by_kernel = {index: _goes_to_kernel(index, member, loss, engine) for index, member in enumerate(members)}
     if jobs == 1:
         for index, member in enumerate(members):
-            yield index, kernel.fit(*member) if by_kernel[index] else _fit_by_loop(member, loss)
+            yield index, _fit_by_kernel(member, loss) if by_kernel[index] else _fit_by_loop(member, loss)
     else:
-        yield from _in_threads({index: member for index, member in enumerate(members) if by_kernel[index]}, jobs)
+        yield from _in_threads({index: member for index, member in enumerate(members) if by_kernel[index]}, loss, jobs)
         rest = {index: member for index, member in enumerate(members) if not by_kernel[index]}
         yield from _in_processes(rest, loss, jobs)
 
@@ -90,13 +91,13 @@ def _goes_to_kernel(index: int, member: _Member, loss: Loss, engine: Engine) -> 
         raise ValueError(f"unknown engine {engine!r}; choose auto, kernel or loop")
     if engine == "loop":
         return False
-    suits = kernel.supports(member.start, member.config, loss) and kernel.reads(member.start, member.split)
+    suits = kernel.supports(member.start, loss) and kernel.reads(member.start, member.split, loss)
     if engine == "kernel" and not suits:
         raise ValueError(f"the kernel cannot train member {index}; see kernel.supports, or use engine='auto'")
     return suits
 
 
-def _in_threads(members: dict[int, _Member], jobs: int) -> Iterator[tuple[int, Fit]]:
+def _in_threads(members: dict[int, _Member], loss: Loss, jobs: int) -> Iterator[tuple[int, Fit]]:
     if not members:
         return
     for kind in {kernel.kind_of(member.start) for member in members.values()}:
@@ -104,7 +105,7 @@ def _in_threads(members: dict[int, _Member], jobs: int) -> Iterator[tuple[int, F
     stop = threading.Event()
     pool = ThreadPoolExecutor(jobs)
     try:
-        indices = {pool.submit(kernel.fit, *member, stop=stop): index for index, member in members.items()}
+        indices = {pool.submit(_fit_by_kernel, member, loss, stop): index for index, member in members.items()}
         for future in as_completed(indices):
             yield indices.pop(future), future.result()
     finally:
@@ -139,6 +140,10 @@ def _fit_on_one_thread(index: int, member: _Member, loss: Loss) -> tuple[int, Fi
     return index, _fit_by_loop(member, loss)
 
 
+def _fit_by_kernel(member: _Member, loss: Loss, stop: threading.Event | None = None) -> Fit:
+    return kernel.fit(member.model, member.split, member.config, loss, member.resume, stop)
+
+
 def _fit_by_loop(member: _Member, loss: Loss) -> Fit:
     return fit(member.model, member.split, member.config, loss, member.resume)
 
@@ -169,7 +174,8 @@ def inference(model: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
     Worth it for many calls with few samples, as in free runs. The weights are those of now. One thread at a time may
     call the function.
     """
-    if kernel.runs(model) and kernel.takes(model, x):
-        return kernel.forward(model, x.shape[1])
+    stack = stack_of(model)
+    if stack is not None and takes(stack, x) and kernel.runs(model):
+        return kernel.forward(model, x)
     frozen = copy.deepcopy(model).eval()
     return torch.no_grad()(frozen)

@@ -1,4 +1,4 @@
-"""Training of one small recurrent forecaster by a compiled kernel: the same mathematics as `fit`, an order faster."""
+"""Training of one small network by a compiled kernel: the same mathematics as `fit`, an order faster."""
 
 import copy
 import functools
@@ -15,12 +15,12 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
+from torch.nn.functional import cross_entropy, mse_loss
 
-from pared.models.recurrent import CELLS, Forecaster
 from pared.training.fit import Fit, TrainConfig, TrainingData, check_data, finite, optimiser_for, sample_orders
 from pared.training.fit import fit as fit_by_loop
-from pared.training.kernel_layout import ADAM, LANES, Floats, Layout, layout
+from pared.training.kernel_layout import LANES, STEPS, Floats, Layout, layout
+from pared.training.stacks import Stack, answers, stack_of, takes
 from pared.types import Loss
 
 MOST_WEIGHTS = 2**16  # beyond, the loop's matrix products fill the processor, and may use several cores
@@ -38,104 +38,71 @@ def available() -> bool:
 
 @functools.cache
 def compiled(kind: str) -> ModuleType:
-    """The compiled functions for networks of "lstm", "gru" or "rnn" layers.
+    """The compiled functions for stacks of a kind; a dense layer is an RNN's of one step.
 
     The first call on a machine compiles them (10 to 20 s a kind), later ones read numba's cache.
     """
-    return importlib.import_module(f"pared.training.kernel_{kind}")
-
-
-def kind_of(model: nn.Module) -> str:
-    """The kind of a supported model's recurrent layers, as `compiled` names it."""
-    assert isinstance(model, Forecaster)
-    return next(kind for kind, cell in CELLS.items() if type(model.recurrent[0]) is cell)
-
-
-def supports(model: nn.Module, config: TrainConfig, loss: Loss = mse_loss) -> bool:
-    """Whether the kernel trains this member, and faster than the plain loop.
-
-    It takes a `Forecaster` whose layers are all LSTM, all GRU or all RNN, with biases, float32 on the CPU, without
-    hooks and with all of its weights trained, of at most 65,536 weights; mean squared error; Adam or AdamW.
-    """
-    weights = list(model.parameters())
-    return (
-        loss is mse_loss
-        and config.optimiser in ("adam", "adamw")
-        and all(w.requires_grad for w in weights)
-        and runs(model)
-    )
+    return importlib.import_module(f"pared.training.kernel_{'rnn' if kind == 'mlp' else kind}")
 
 
 def runs(model: nn.Module) -> bool:
-    """Whether the kernel computes what this model does: a part of what `supports` asks, whatever it is trained with."""
-    if type(model) is not Forecaster:
-        return False
-    weights = list(model.parameters())
+    """Whether the kernel computes what this model does, faster than PyTorch: a stack of at most 65,536 weights."""
     return (
-        all(_is_plain(layer) for layer in model.recurrent)
-        and len({type(layer) for layer in model.recurrent}) == 1
-        and all(type(layer) is nn.Linear and layer.bias is not None for layer in model.head)
-        and len(weights) == 4 * len(model.recurrent) + 2 * len(model.head)
-        and all(w.dtype == torch.float32 and w.device.type == "cpu" for w in weights)
-        and sum(w.numel() for w in weights) <= MOST_WEIGHTS
-        and not any(_has_hooks(module) for module in model.modules())
-        and available()
+        available() and sum(weight.numel() for weight in model.parameters()) <= MOST_WEIGHTS and bool(stack_of(model))
     )
 
 
-def _is_plain(layer: nn.Module) -> bool:
+def supports(model: nn.Module, loss: Loss = mse_loss) -> bool:
+    """Whether the kernel trains this member, and faster than the plain loop.
+
+    It takes what it `runs`: stacks of recurrent or dense layers (`stacks.stack_of`) of at most 65,536 weights, all of
+    them trained; mean squared error or cross entropy.
+    """
     return (
-        isinstance(layer, nn.RNNBase)
-        and type(layer) in CELLS.values()
-        and layer.num_layers == 1
-        and layer.bias
-        and layer.batch_first
-        and not layer.bidirectional
-        and layer.proj_size == 0
+        loss in (mse_loss, cross_entropy) and all(weight.requires_grad for weight in model.parameters()) and runs(model)
     )
 
 
-def _has_hooks(module: nn.Module) -> bool:
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return any(hooks) or "forward" in vars(module)
-
-
-def reads(model: nn.Module, split: TrainingData) -> bool:
-    """Whether a split's data are shaped as a supported model takes and gives them, in float32 on the CPU."""
-    assert isinstance(model, Forecaster)
-    outputs = model.head[-1].out_features
-    window = split.train.x.shape[1:2]
+def reads(model: nn.Module, split: TrainingData, loss: Loss = mse_loss) -> bool:
+    """Whether a split's data are what a supported model takes, all in windows of one length, and is to answer."""
+    stack = _stack(model)
     return all(
-        takes(model, x) and x.shape[1:2] == window and y.shape == (len(x), outputs) and _is_float(y)
+        takes(stack, x) and answers(stack, x, y, loss) and _window(stack, x) == _window(stack, split.train.x)
         for x, y in (split.train, split.validation)
         if len(x)
     )
 
 
-def takes(model: nn.Module, x: Tensor) -> bool:
-    """Whether x is shaped as a supported model takes it, (samples, window, inputs), in float32 on the CPU."""
-    assert isinstance(model, Forecaster)
-    return x.ndim == 3 and x.shape[1] > 0 and x.shape[2] == model.recurrent[0].input_size and _is_float(x)
+def _stack(model: nn.Module) -> Stack:
+    stack = stack_of(model)
+    if stack is None:
+        raise ValueError(f"the kernel cannot run this {type(model).__name__}; see stack_of for what it takes")
+    return stack
 
 
-def _is_float(tensor: Tensor) -> bool:
-    return tensor.dtype == torch.float32 and tensor.device.type == "cpu"
+def kind_of(model: nn.Module) -> str:
+    """The kind of a supported model's layers, as `compiled` names it."""
+    return _stack(model).kind
 
 
-def forward(model: nn.Module, window: int) -> Callable[[Tensor], Tensor]:
-    """The model, one that the kernel `runs`, as a function of x (samples, window, inputs), with its weights of now.
+def _window(stack: Stack, x: Tensor) -> int:
+    return 1 if stack.kind == "mlp" else x.shape[1]
+
+
+def forward(model: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
+    """The model, one that the kernel `runs`, as a function of tensors like x, in any number, with its weights of now.
 
     Equal to `model(x)` to float32 rounding, without gradients. One thread at a time may call it.
     """
-    assert isinstance(model, Forecaster)
-    places = layout(model, window, batch_size=1)
+    stack = _stack(model)
+    places = layout(stack, _window(stack, x), batch_size=1)
     weights, memory = _floats(places.weights), _memory(places)
-    for parameter, place in zip(model.parameters(), places.places, strict=True):
+    for parameter, place in zip(stack.parameters, places.places, strict=True):
         weights[place] = _flat(parameter)
-    predict, outputs = compiled(kind_of(model)).predict, int(places.network[2]["outputs"][0])
+    predict = compiled(stack.kind).predict
 
     def evaluated(x: Tensor) -> Tensor:
-        output = np.empty((len(x), outputs), np.float32)
+        output = np.empty((len(x), stack.outputs), np.float32)
         predict(_rows(x), np.arange(len(x)), places.network, weights, memory, output)
         return torch.from_numpy(output)
 
@@ -146,10 +113,11 @@ def fit(
     model: nn.Module,
     split: TrainingData,
     config: TrainConfig,
+    loss: Loss = mse_loss,
     resume: Fit | None = None,
     stop: threading.Event | None = None,
 ) -> Fit:
-    """`pared.training.fit` with mean squared error, for a member that `supports` accepts.
+    """`pared.training.fit` for a member that `supports` accepts.
 
     Weights, curves and optimiser state agree with the plain loop to float32 rounding, and either resumes from the
     other's fit. `stop`, once set, ends training after the epoch under way.
@@ -159,18 +127,21 @@ def fit(
     """
     check_data(split, config)
     source = resume.model if resume else model
-    if not reads(source, split):
+    if not reads(source, split, loss):
         raise ValueError(
             f"the kernel cannot read x {tuple(split.train.x.shape)} and y {tuple(split.train.y.shape)} for this model; "
-            "give float32 x (samples, window, inputs) and y (samples, outputs) on the CPU"
+            "give float32 x (samples, window, inputs) or (samples, inputs) to an MLP, and float32 y (samples, outputs) "
+            "or, for cross entropy, int64 classes (samples,), on the CPU"
         )
     started = time.perf_counter()
-    trained = cast(Forecaster, copy.deepcopy(source))
+    trained = copy.deepcopy(source)
     optimiser = optimiser_for(trained, config, resume)
-    if not _is_plain_adam(optimiser):
-        return fit_by_loop(model, split, config, mse_loss, resume)
-    member = _packed(optimiser, layout(trained, split.train.x.shape[1], config.batch_size), config)
-    curves = _train(member, compiled(kind_of(trained)), split, config, stop)
+    if not _is_plain(optimiser):
+        return fit_by_loop(model, split, config, loss, resume)
+    stack = _stack(trained)
+    places = layout(stack, _window(stack, split.train.x), config.batch_size, loss is cross_entropy)
+    member = _packed(optimiser, places, config)
+    curves = _train(member, compiled(stack.kind), split, config, loss, stop)
     _unpack(member, optimiser)
     return Fit(
         model=trained,
@@ -187,13 +158,15 @@ class _Member:
 
     layout: Layout
     state: tuple[Floats, Floats, Floats, Floats]
-    adam: Any
+    rule: Any
     memory: Floats
 
 
-def _is_plain_adam(optimiser: torch.optim.Optimizer) -> bool:
-    """Whether the state, which may come from elsewhere, is Adam's at one common step."""
-    (group, *others), states = optimiser.param_groups, list(optimiser.state.values())
+def _is_plain(optimiser: torch.optim.Optimizer) -> bool:
+    """Whether the state, which may come from elsewhere, is Adam's at one common step, or no state of SGD's."""
+    (group, *others), states = optimiser.param_groups, [state for state in optimiser.state.values() if state]
+    if isinstance(optimiser, torch.optim.SGD):
+        return not others and not states
     return (
         not others
         and not group["amsgrad"]
@@ -207,16 +180,17 @@ def _packed(optimiser: torch.optim.Optimizer, places: Layout, config: TrainConfi
     group = optimiser.param_groups[0]
     state = tuple(_floats(places.weights) for _ in range(4))
     weights, _, first, second = state
-    adam = np.zeros(1, ADAM)
+    rule = np.zeros(1, STEPS)
     for parameter, place in zip(group["params"], places.places, strict=True):
         weights[place] = _flat(parameter)
         if moments := optimiser.state.get(parameter):
             first[place], second[place] = _flat(moments["exp_avg"]), _flat(moments["exp_avg_sq"])
-            adam["step"] = float(moments["step"])
-    adam["beta1"], adam["beta2"] = group["betas"]
-    adam["eps"], adam["decay"], adam["clip"] = group["eps"], group["weight_decay"], config.clip or 0.0
-    adam["decoupled"] = group.get("decoupled_weight_decay", isinstance(optimiser, torch.optim.AdamW))
-    return _Member(places, cast(Any, state), adam, _memory(places))
+            rule["step"] = float(moments["step"])
+    if not isinstance(optimiser, torch.optim.SGD):
+        rule["adam"], (rule["beta1"], rule["beta2"]), rule["eps"] = 1.0, group["betas"], group["eps"]
+    rule["decay"], rule["clip"] = group["weight_decay"], config.clip or 0.0
+    rule["decoupled"] = group.get("decoupled_weight_decay", isinstance(optimiser, torch.optim.AdamW))
+    return _Member(places, cast(Any, state), rule, _memory(places))
 
 
 def _memory(places: Layout) -> Floats:
@@ -226,36 +200,40 @@ def _memory(places: Layout) -> Floats:
 
 
 def _train(
-    member: _Member, kernel: ModuleType, split: TrainingData, config: TrainConfig, stop: threading.Event | None
+    member: _Member,
+    kernel: ModuleType,
+    split: TrainingData,
+    config: TrainConfig,
+    loss: Loss,
+    stop: threading.Event | None,
 ) -> dict[str, list[float]]:
     """Trains the member in place, epoch by epoch; returns the curves."""
-    train = _rows(split.train.x), _rows(split.train.y)
-    x, y = _rows(split.validation.x), split.validation.y.detach()
-    everything, outputs = np.arange(len(x)), np.empty((len(x), train[1].shape[1]), np.float32)
-    network = member.layout.network
+    train, watched = (_rows(split.train.x), _targets(split.train.y)), _rows(split.validation.x)
+    everything, network = np.arange(len(watched)), member.layout.network
+    outputs = np.empty((len(watched), int(network[2]["outputs"][0])), np.float32)
     curves: dict[str, list[float]] = {"train": [], "validation": []}
     best, best_member, best_epoch = math.inf, None, 0
     for epoch, order in enumerate(sample_orders(len(split.train.x), config)):
         if stop is not None and stop.is_set():
             raise CancelledError
-        member.adam["lr"] = config.lr * config.schedule(epoch / config.epochs)
-        loss = kernel.train_epoch(
-            train, order.numpy(), config.batch_size, network, member.state, member.adam, member.memory
+        member.rule["lr"] = config.lr * config.schedule(epoch / config.epochs)
+        mean = kernel.train_epoch(
+            train, order.numpy(), config.batch_size, network, member.state, member.rule, member.memory
         )
-        curves["train"].append(loss)
-        if len(everything):
-            kernel.predict(x, everything, network, member.state[0], member.memory, outputs)
-            curves["validation"].append(mse_loss(torch.from_numpy(outputs), y).item())
+        curves["train"].append(mean)
+        if len(watched):
+            kernel.predict(watched, everything, network, member.state[0], member.memory, outputs)
+            curves["validation"].append(loss(torch.from_numpy(outputs), split.validation.y).item())
         if not finite(curves):
             break
         if config.patience is not None:
             if curves["validation"][-1] < best:
                 best, best_epoch = curves["validation"][-1], epoch
-                best_member = copy.deepcopy((member.state, member.adam))
+                best_member = copy.deepcopy((member.state, member.rule))
             elif epoch - best_epoch >= config.patience:
                 break
     if best_member is not None:
-        for kept, array in zip((*best_member[0], best_member[1]), (*member.state, member.adam), strict=True):
+        for kept, array in zip((*best_member[0], best_member[1]), (*member.state, member.rule), strict=True):
             array[:] = kept
     return curves
 
@@ -265,14 +243,20 @@ def _unpack(member: _Member, optimiser: torch.optim.Optimizer) -> None:
     """Writes weights, moments and steps back to the parameters and the optimiser's state."""
     weights, _, first, second = member.state
     group = optimiser.param_groups[0]
-    group["lr"] = float(member.adam["lr"][0])
+    group["lr"] = float(member.rule["lr"][0])
     for parameter, place in zip(group["params"], member.layout.places, strict=True):
         parameter.copy_(torch.from_numpy(weights[place]).view_as(parameter))
-        optimiser.state[parameter] = {
-            "step": torch.tensor(float(member.adam["step"][0])),
-            "exp_avg": torch.from_numpy(first[place]).view_as(parameter),
-            "exp_avg_sq": torch.from_numpy(second[place]).view_as(parameter),
-        }
+        if not isinstance(optimiser, torch.optim.SGD):
+            optimiser.state[parameter] = {
+                "step": torch.tensor(float(member.rule["step"][0])),
+                "exp_avg": torch.from_numpy(first[place]).view_as(parameter),
+                "exp_avg_sq": torch.from_numpy(second[place]).view_as(parameter),
+            }
+
+
+def _targets(y: Tensor) -> Floats:
+    """Numbers, or the number of the class, which float32 holds exactly up to 2**24, a row a sample."""
+    return _rows(y.float() if y.is_floating_point() else y.float()[:, None])
 
 
 def _rows(tensor: Tensor) -> Floats:

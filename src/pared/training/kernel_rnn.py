@@ -1,25 +1,43 @@
-"""The compiled RNN, tanh or relu: forward and backward through a layer; `kernel_layout` says where things are.
+"""The compiled RNN and dense layer: forward and backward through a layer; `kernel_layout` says where things are.
 
-Four units take the place of a unit's four gates; those that fill up the last four stay at zero.
+Four units take the place of a unit's four gates. What fills up the last four has no weights, and no gradient.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls, no-check-untyped-defs
 
-from pared.training.kernel_layout import LANES, RNN
-from pared.training.kernel_products import gradient_4, pull_back_4, tanh, weigh_4
+from pared.training.kernel_layout import ACTIVATIONS, LANES, RNN
+from pared.training.kernel_products import gradient_4, pull_back_4, sigmoid, tanh, weigh_4
 from pared.training.kernel_shared import Cell, compiled
 from pared.training.kernel_vector import broadcast, constant, inlined, load, plain, store, where_positive
 
+RELU, SIGMOID = ACTIVATIONS["relu"], ACTIVATIONS["sigmoid"]
+
+
+@plain
+def _activate(memory, start, count, activation):
+    for row in range(start, start + count * LANES, LANES):
+        x = load(memory, row)
+        if activation == RELU:
+            store(memory, row, where_positive(x, x))
+        elif activation == SIGMOID:
+            store(memory, row, sigmoid(x))
+        else:
+            store(memory, row, tanh(x))
+
 
 @inlined
-def _activated(x, relu):
-    if relu:
-        return where_positive(x, x)
-    return tanh(x)
+def _slope(h, dh, activation):
+    """dh times the activation's slope where it gave h."""
+    one = constant(1.0)
+    if activation == RELU:
+        return where_positive(h, dh)
+    if activation == SIGMOID:
+        return dh * h * (one - h)
+    return dh * (one - h * h)
 
 
 @plain
 def _forward(weights, memory, tile, layer, window):
-    inputs, units, relu = layer.inputs, layer.units, layer.relu != 0
+    inputs, units = layer.inputs, layer.hidden_units
     for t in range(window):
         source = tile + layer.source + t * layer.source_step
         hidden = tile + layer.hidden + t * layer.hidden_step
@@ -34,20 +52,20 @@ def _forward(weights, memory, tile, layer, window):
             a, b, c, d = weigh_4(weights, w, memory, source, inputs, (a, b, c, d))
             a, b, c, d = weigh_4(weights, w + 4 * inputs, memory, hidden, units, (a, b, c, d))
             row = after + 4 * j * LANES
-            store(memory, row, _activated(a, relu))
-            store(memory, row + LANES, _activated(b, relu))
-            store(memory, row + 2 * LANES, _activated(c, relu))
-            store(memory, row + 3 * LANES, _activated(d, relu))
+            store(memory, row, a)
+            store(memory, row + LANES, b)
+            store(memory, row + 2 * LANES, c)
+            store(memory, row + 3 * LANES, d)
+        _activate(memory, after, layer.units, layer.activation)
 
 
 @plain
 def _backward(weights, memory, tile, layer, window, below):
-    inputs, units, relu = layer.inputs, layer.units, layer.relu != 0
+    inputs, units = layer.inputs, layer.units
     table = (layer.weights, layer.fours, layer.columns)
     recurrent = tile + layer.recurrent  # gradient of the hidden state from the step after
     for j in range(units):
         store(memory, recurrent + j * LANES, constant(0.0))
-    one = constant(1.0)
     for t in range(window - 1, -1, -1):
         after = tile + layer.hidden + (t + 1) * layer.hidden_step
         gates = tile + layer.gates + t * layer.gates_step
@@ -55,7 +73,7 @@ def _backward(weights, memory, tile, layer, window, below):
         for j in range(units):
             h = load(memory, after + j * LANES)
             dh = load(memory, arriving + j * LANES) + load(memory, recurrent + j * LANES)
-            store(memory, gates + j * LANES, where_positive(h, dh) if relu else dh * (one - h * h))
+            store(memory, gates + j * LANES, _slope(h, dh, layer.activation))
         for j in range(units, 4 * layer.fours):
             store(memory, gates + j * LANES, constant(0.0))
         if t > 0:
@@ -66,7 +84,8 @@ def _backward(weights, memory, tile, layer, window, below):
 
 @plain
 def _gradient(gradient, memory, layer, plan, tiles):
-    rows = (layer.source, layer.source_step, layer.inputs), (layer.hidden, layer.hidden_step, layer.units), 2
+    hidden = (layer.hidden, layer.hidden_step, layer.hidden_units)
+    rows = (layer.source, layer.source_step, layer.inputs), hidden, layer.biases
     table, delta = (layer.weights, layer.fours, layer.columns), (layer.gates, layer.gates_step)
     gradient_4(gradient, memory, table, delta, rows, plan, tiles)
 

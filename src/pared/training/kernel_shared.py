@@ -1,4 +1,4 @@
-"""The compiled half of the kernel that all cells share: tiles, head, errors, batches, Adam; and how a cell joins in.
+"""The compiled half of the kernel that all cells share: tiles, head, losses, batches, steps; and how a cell joins in.
 
 `kernel_layout` says where things are. A batch's gradient is found tile by tile, as many tiles as the cache holds.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from numba import types
 from numba.np.numpy_support import from_dtype
 
-from pared.training.kernel_layout import ADAM, DENSE, LANES, PLAN
+from pared.training.kernel_layout import DENSE, LANES, PLAN, STEPS
 from pared.training.kernel_vector import broadcast, compiled_as, constant, entry, load, plain, store, total
 
 
@@ -135,29 +135,58 @@ def _backward(weights, memory, tile, network):
 
 
 @plain
-def _errors(y, rows, memory, output, delta, scale):
+def _squares(y, rows, memory, tile, head, scale):
     """The sum of squared errors of a tile; the rows at `delta` become its gradient, times `scale`."""
     squares = 0.0
-    for o in range(y.shape[1]):
+    for o in range(head.outputs):
         for lane in range(LANES):
             error = np.float32(0.0)
             if lane < len(rows):
-                error = memory[output + o * LANES + lane] - y[rows[lane], o]
+                error = memory[tile + head.target + o * LANES + lane] - y[rows[lane], o]
             squares += error * error
-            memory[delta + o * LANES + lane] = scale * error
+            memory[tile + head.delta + o * LANES + lane] = np.float32(2.0) * scale * error
     return squares
 
 
 @plain
+def _entropies(y, rows, memory, tile, head, scale):
+    """As `_squares` with the cross entropies of the classes y, -log softmax(outputs)[y]."""
+    entropies = 0.0
+    for lane in range(LANES):
+        target, delta = tile + head.target + lane, tile + head.delta + lane
+        highest, whole = memory[target], np.float32(0.0)
+        for o in range(head.outputs):
+            highest = max(highest, memory[target + o * LANES])
+        for o in range(head.outputs):
+            power = np.exp(memory[target + o * LANES] - highest)
+            memory[delta + o * LANES] = power
+            whole += power
+        share = scale / whole if lane < len(rows) else np.float32(0.0)
+        for o in range(head.outputs):
+            memory[delta + o * LANES] *= share
+        if lane < len(rows):
+            right = int(y[rows[lane], 0]) * LANES
+            memory[delta + right] -= scale
+            entropies += np.log(whole) + highest - memory[target + right]
+    return entropies
+
+
+@plain
+def _terms(plan):
+    """How many losses a sample has a mean of."""
+    return 1 if plan.entropy else plan.outputs
+
+
+@plain
 def _batch(examples, rows, network, weights, gradient, memory):
-    """Writes the gradient of the mean squared error over `rows`; returns the sum of squared errors."""
+    """Writes the gradient of the mean loss over `rows`; returns the sum of losses."""
     x, y = examples
     layers, dense, plans = network
     plan = plans[0]
     head = dense[len(dense) - 1]
-    scale = np.float32(2.0 / (len(rows) * plan.outputs))
+    scale = np.float32(1.0 / (len(rows) * _terms(plan)))
     gradient[:] = 0.0
-    squares = 0.0
+    losses = 0.0
     for start in range(0, len(rows), plan.tiles * LANES):
         tiles = min(plan.tiles, (len(rows) - start + LANES - 1) // LANES)
         for n in range(tiles):
@@ -165,13 +194,16 @@ def _batch(examples, rows, network, weights, gradient, memory):
             these = rows[first : first + LANES]
             _read_tile(x, these, memory, tile + layers[0].source)
             _forward(weights, memory, tile, network)
-            squares += _errors(y, these, memory, tile + head.target, tile + head.delta, scale)
+            if plan.entropy:
+                losses += _entropies(y, these, memory, tile, head, scale)
+            else:
+                losses += _squares(y, these, memory, tile, head, scale)
             _backward(weights, memory, tile, network)
         for n in range(len(layers)):
             _layer_gradient(gradient, memory, layers[n], plan, tiles)
         for n in range(len(dense)):
             _head_gradient(gradient, memory, dense[n], plan, tiles)
-    return squares
+    return losses
 
 
 @plain
@@ -186,14 +218,19 @@ def _clip(gradient, bound):
 
 
 @plain
-def _adam_step(state, adam):
+def _step(state, rule):
     weights, gradient, first, second = state
-    adam.step += 1.0
-    step_size = np.float32(adam.lr / (1.0 - adam.beta1**adam.step))
-    root = np.float32(np.sqrt(1.0 - adam.beta2**adam.step))
-    blend1, keep2, blend2 = np.float32(1.0 - adam.beta1), np.float32(adam.beta2), np.float32(1.0 - adam.beta2)
-    eps, decay = np.float32(adam.eps), np.float32(0.0 if adam.decoupled else adam.decay)
-    shrink = np.float32(1.0 - adam.lr * adam.decay if adam.decoupled else 1.0)
+    rule.step += 1.0
+    decay = np.float32(0.0 if rule.decoupled else rule.decay)
+    if not rule.adam:
+        step_size = np.float32(rule.lr)
+        for p in range(len(weights)):
+            weights[p] -= step_size * (gradient[p] + decay * weights[p])
+        return
+    step_size = np.float32(rule.lr / (1.0 - rule.beta1**rule.step))
+    root = np.float32(np.sqrt(1.0 - rule.beta2**rule.step))
+    blend1, keep2, blend2 = np.float32(1.0 - rule.beta1), np.float32(rule.beta2), np.float32(1.0 - rule.beta2)
+    eps, shrink = np.float32(rule.eps), np.float32(1.0 - rule.lr * rule.decay if rule.decoupled else 1.0)
     for p in range(len(weights)):
         weight = weights[p] * shrink
         slope = gradient[p] + decay * weight
@@ -211,16 +248,16 @@ def _entries(sources):
     """`train_epoch` and `predict`. They close over `sources` to tell numba's cache on disk what they depend on."""
 
     @entry
-    def train_epoch(examples, order, batch_size, network, state, adam, memory):
-        """One Adam step a batch, in the given order of samples; returns the mean loss over the epoch."""
+    def train_epoch(examples, order, batch_size, network, state, rule, memory):
+        """One step a batch, in the given order of samples; returns the mean loss over the epoch."""
         _ = sources
-        squares = 0.0
+        losses = 0.0
         for start in range(0, len(order), batch_size):
-            squares += _batch(examples, order[start : start + batch_size], network, state[0], state[1], memory)
-            if adam[0].clip > 0.0:
-                _clip(state[1], adam[0].clip)
-            _adam_step(state, adam[0])
-        return squares / (len(order) * network[2][0].outputs)
+            losses += _batch(examples, order[start : start + batch_size], network, state[0], state[1], memory)
+            if rule[0].clip > 0.0:
+                _clip(state[1], rule[0].clip)
+            _step(state, rule[0])
+        return losses / (len(order) * _terms(network[2][0]))
 
     @entry
     def predict(x, order, network, weights, memory, output):
@@ -254,9 +291,9 @@ def compiled(kind: np.dtype[Any], cell: Cell) -> tuple[Any, Any]:
     """`train_epoch` and `predict`, compiled or read from the cache for networks whose layers are of this kind."""
     _cells[from_dtype(kind)] = cell
     network = types.Tuple([from_dtype(record)[::1] for record in (kind, DENSE, PLAN)])
-    order, adam = types.int64[::1], from_dtype(ADAM)[::1]
+    order, rule = types.int64[::1], from_dtype(STEPS)[::1]
     for function, arguments in (
-        (_train_epoch, (EXAMPLES, order, types.int64, network, types.UniTuple(FLOATS, 4), adam, FLOATS)),
+        (_train_epoch, (EXAMPLES, order, types.int64, network, types.UniTuple(FLOATS, 4), rule, FLOATS)),
         (_predict, (SAMPLES, order, network, FLOATS, FLOATS, SAMPLES)),
     ):
         with contextlib.suppress(OSError):  # a full disk: the compiled function is there all the same
