@@ -1,16 +1,19 @@
-"""What can be looked at in a network: what each weight multiplies, and gradients with respect to units.
+"""What can be looked at in a network: what weights multiply, gradients of units, curvature over weights.
 
 The only place with hooks. Every function works on a private copy in evaluation mode: the model stays as it is.
 """
 
 from pared.signals.gates import Gates, gated, open_gates, reading_slices
 from pared.signals.gradients import unit_gradients
+from pared.signals.layout import CurvatureError, Layout, prunable
 from pared.signals.private import forked, plain_parameters, private, tensor_of
 from pared.signals.readings import Reading, Watched, module_inputs, read_values
 from pared.signals.unrolled import unrolled
 
 __all__ = [
+    "CurvatureError",
     "Gates",
+    "Layout",
     "Reading",
     "Watched",
     "forked",
@@ -19,6 +22,7 @@ __all__ = [
     "open_gates",
     "plain_parameters",
     "private",
+    "prunable",
     "read_values",
     "reading_slices",
     "tensor_of",

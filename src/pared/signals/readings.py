@@ -65,7 +65,7 @@ class Watched:
 
     @torch.no_grad()
     def __call__(self, x: Inputs) -> None:
-        with forked(self.model), _Calls(self):
+        with forked(self.model), Calls(self.called):
             self.model(*((x,) if isinstance(x, Tensor) else x))
 
     def called(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
@@ -111,16 +111,16 @@ class Watched:
         self._found(_Seen(first, 0, pad(made, (0, len(first) - width))))
 
 
-class _Calls(TorchFunctionMode):
-    """Sees every call of a PyTorch function, and changes none."""
+class Calls(TorchFunctionMode):
+    """Sees every call of a PyTorch function, and changes none: `see(name, args, kwargs, out)`."""
 
-    def __init__(self, watched: Watched) -> None:
+    def __init__(self, see: Callable[[str, tuple[Any, ...], dict[str, Any], Any], None]) -> None:
         super().__init__()
-        self.watched = watched
+        self.see = see
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        self.watched.called(getattr(func, "__name__", ""), args, kwargs or {}, out)
+        self.see(getattr(func, "__name__", ""), args, kwargs or {}, out)
         return out
 
 

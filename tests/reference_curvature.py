@@ -1,0 +1,101 @@
+"""Slow twins of curvature and of the criteria made of it: one weight, one sample, one output at a time."""
+
+import itertools
+
+import numpy as np
+import torch
+from torch.func import functional_call
+
+from pared.signals import prunable, unrolled
+
+
+def plain(model):
+    """The network written out and in evaluation mode, its prunable weights as one vector."""
+    model = unrolled(model).eval()
+    layout = prunable(model)
+    return model, layout, layout.flat(dict(model.named_parameters())).detach()
+
+
+def called(model, layout, weights, x):
+    return functional_call(model, layout.named(weights), (x,))
+
+
+def hessian(model, batch, loss):
+    model, layout, weights = plain(model)
+    return torch.autograd.functional.hessian(lambda w: loss(called(model, layout, w, batch.x), batch.y), weights)
+
+
+def jacobian(model, x):
+    """(outputs, size) of one sample, output by output."""
+    model, layout, weights = plain(model)
+    rows = []
+    for k in range(called(model, layout, weights, x[None]).numel()):
+        at = weights.clone().requires_grad_()
+        rows.append(torch.autograd.grad(called(model, layout, at, x[None]).flatten()[k], at)[0])
+    return torch.stack(rows)
+
+
+def output_curvature(kind, output):
+    """d2 loss / d output2 of one sample: of the mean squared error over outputs, or of cross entropy."""
+    if kind == "mse":
+        return 2 / output.numel() * torch.eye(output.numel(), dtype=output.dtype)
+    p = torch.softmax(output.flatten(), dim=0)
+    return torch.diag(p) - torch.outer(p, p)
+
+
+def ggn(model, batch, kind):
+    """(1/N) sum_i J_i' Lam_i J_i."""
+    total = 0.0
+    for n in range(len(batch.x)):
+        j = jacobian(model, batch.x[n])
+        total = total + j.T @ output_curvature(kind, model(batch.x[n : n + 1]).detach()) @ j
+    return total / len(batch.x)
+
+
+def fisher(model, batch, loss):
+    """(1/N) sum_i g_i g_i'."""
+    model, layout, weights = plain(model)
+    total = 0.0
+    for n in range(len(batch.x)):
+        at = weights.clone().requires_grad_()
+        g = torch.autograd.grad(loss(called(model, layout, at, batch.x[n : n + 1]), batch.y[n : n + 1]), at)[0]
+        total = total + torch.outer(g, g)
+    return total / len(batch.x)
+
+
+def patches(x, kernel, padding=0):
+    """(samples x places, channels x kernel) of a 2-d convolution of stride 1, place by place."""
+    x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    rows = []
+    for n in range(len(x)):
+        for i in range(x.shape[2] - kernel + 1):
+            for j in range(x.shape[3] - kernel + 1):
+                rows.append(x[n, :, i : i + kernel, j : j + kernel].flatten())
+    return np.array(rows)
+
+
+def woodbury(rows, alpha):
+    """Inverse of (1/N) sum_m x_m x_m' + alpha I by one row after the other: P <- P - P x x' P / (N + x' P x)."""
+    inverse = np.eye(rows.shape[1]) / alpha
+    for x in rows:
+        t = inverse @ x
+        inverse = inverse - np.outer(t, t) / (len(rows) + x @ t)
+    return inverse
+
+
+def removal(hessian, weights, gone, gradient=None):
+    """The least of g'd + d'Hd / 2 over shifts d that set the weights `gone` to 0, and the shift: by elimination."""
+    g = np.zeros(len(weights)) if gradient is None else gradient
+    rest = [i for i in range(len(weights)) if i not in gone]
+    shift = np.zeros(len(weights))
+    for i in gone:
+        shift[i] = -weights[i]
+    if rest:
+        right = -(g[rest] + hessian[np.ix_(rest, gone)] @ shift[list(gone)])
+        shift[rest] = np.linalg.solve(hessian[np.ix_(rest, rest)], right)
+    return float(g @ shift + shift @ hessian @ shift / 2), shift
+
+
+def best_subset(hessian, weights, count):
+    """The `count` weights whose removal adds least, by trying all subsets."""
+    return min(itertools.combinations(range(len(weights)), count), key=lambda s: removal(hessian, weights, s)[0])
