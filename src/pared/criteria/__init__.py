@@ -7,7 +7,8 @@ of this form is a criterion; nothing is registered anywhere.
 from pared.criteria.ablation import ablation
 from pared.criteria.activation import activation
 from pared.criteria.baseline import random
+from pared.criteria.belsley import belsley, belsley_obs
 from pared.criteria.gradient import taylor
 from pared.criteria.weight import junk, magnitude
 
-__all__ = ["ablation", "activation", "junk", "magnitude", "random", "taylor"]
+__all__ = ["ablation", "activation", "belsley", "belsley_obs", "junk", "magnitude", "random", "taylor"]

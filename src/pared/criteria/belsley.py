@@ -1,0 +1,201 @@
+"""Relevance by collinearity: which weights the posterior cannot tell apart (Grabovoy, Bakhteev & Strijov, 2019)."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse.linalg
+import torch
+from torch import nn
+
+from pared.criteria.removal import SQUARE, Array, Removal, removal, removal_of_factor
+from pared.signals import CurvatureError, plain_parameters, prunable
+from pared.signals.curvature import check_dense, ggn_factor
+from pared.types import Batch, Loss, Scores
+
+Reading = Literal["covariance", "correlation", "precision"]
+
+SMALL = 48
+"""Up to this size a whole decomposition is as fast as iterating."""
+
+
+def belsley(
+    model: nn.Module,
+    batch: Batch,
+    loss: Loss,
+    *,
+    reading: Reading = "covariance",
+    prior: float = 1.0,
+    ridge: float = 0.0,
+    recompute: bool = True,
+) -> Scores:
+    """The place of each weight in Belsley's order of removal: the weights that the posterior tells apart least go first.
+
+    The posterior is Laplace's, S^-1 = N G + prior I with G the GGN (see `laplace_factor`). The matrix M is S itself
+    under "covariance" (whose text the paper follows), S scaled to a unit diagonal under "correlation" (whose numbers
+    its table 1 has), S^-1 under "precision" (what its eq. 2.6 calls A_ps). `ridge` adds ridge * mean(diag M) I.
+    Each step takes M's worst-conditioned direction and removes the weight with the largest part of its variance in it;
+    see `removal`. With `recompute` False M is decomposed once, and the worst component is sought among the numbers of
+    weights that are left, as older code of the paper's group does.
+
+    A weight's own size is not looked at: a large weight goes if it is collinear. See `belsley_obs` for the cure.
+
+    Scores: weight parameter -> its shape, place in the order (0 goes first), comparable between layers.
+    Cost: the GGN's factor, and O(n^2) a removal; memory O(n^2). Raises: CurvatureError where M is too large, or its
+    condition beyond what even a factor's rounding shows.
+    Source: Grabovoy, Bakhteev & Strijov, Informatics and Applications 13(2), 62 (2019), section 4.
+    """
+    if reading not in get_args(Reading):
+        raise ValueError(f"unknown reading {reading!r}; choose one of {', '.join(get_args(Reading))}")
+    factor = of_reading(laplace_factor(model, batch, loss, prior), reading, ridge)
+    return _places(model, belsley_order(factor).order if recompute else single_order(factor))
+
+
+def belsley_obs(model: nn.Module, batch: Batch, loss: Loss, *, share: float = 0.1, prior: float = 1.0) -> Scores:
+    """The order of Belsley-OBS: within the worst direction, the weight of least m^2 / S_ii goes, the others make up.
+
+    Each step takes the eigenvector u of the posterior correlation's least eigenvalue, the cluster
+    {i : u_i^2 >= share max u^2}, removes the weight of the cluster with the least signal-to-noise ratio, and conditions
+    the posterior on its being zero: m <- m - S_.z m_z / S_zz, S <- S - S_.z S_z. / S_zz. `share` 0 is optimal brain surgeon;
+    the shifted weights come from `surgeon_path`.
+
+    Scores: weight parameter -> its shape, place in the order (0 goes first), comparable between layers.
+    Cost: the GGN's factor, its inverse, and O(n^2) a removal. Raises: CurvatureError as `belsley`.
+    Source: this project.
+    """
+    factor = laplace_factor(model, batch, loss, prior)
+    order, _ = surgeon_path(flat_weights(model), factor.T @ factor, share)
+    return _places(model, order)
+
+
+def laplace_factor(model: nn.Module, batch: Batch, loss: Loss, prior: float = 1.0) -> Array:
+    """A triangular R with R'R = N G + prior I, the posterior precision of the weights under Laplace's approximation.
+
+    The negative log likelihood is taken to be N L, L the loss over N samples, the prior a Gaussian of variance 1/prior.
+    """
+    if prior <= 0:
+        raise ValueError(f"the prior precision must be positive (else the posterior has no covariance), got {prior}")
+    check_dense(prunable(model).size)
+    rows = ggn_factor(model, batch, loss).cpu().numpy() * np.sqrt(len(batch.y))
+    whole = np.vstack([rows, np.sqrt(prior) * np.eye(rows.shape[1])])
+    return np.asarray(scipy.linalg.qr(whole, mode="r")[0][: rows.shape[1]])
+
+
+def flat_weights(model: nn.Module) -> Array:
+    """The prunable weights as one vector in float64."""
+    return np.asarray(prunable(model).flat(plain_parameters(model)).double().cpu().numpy())
+
+
+def of_reading(factor: Array, reading: Reading = "covariance", ridge: float = 0.0) -> Array:
+    """F with F'F = M of a reading, from the triangular factor of the precision."""
+    found = factor
+    if reading != "precision":
+        found = scipy.linalg.solve_triangular(factor, np.eye(len(factor)), trans="T")
+    if reading == "correlation":
+        found = found / np.linalg.norm(found, axis=0)
+    if ridge:
+        found = np.vstack([found, np.sqrt(ridge * np.square(found).sum() / len(factor)) * np.eye(len(factor))])
+    return np.asarray(found)
+
+
+def belsley_order(factor: Array) -> Removal:
+    """Belsley's order for M = F'F: from M where its condition is below 1e12, else from F, the slower way."""
+    values = scipy.linalg.svdvals(factor)
+    well = len(factor) >= factor.shape[1] and values[0] ** 2 < SQUARE / 10 * values[-1] ** 2
+    return removal(factor.T @ factor) if well else removal_of_factor(factor)
+
+
+def single_order(factor: Array) -> Array:
+    """The order from one decomposition of M = F'F: the worst component whose number is left, the largest share in it."""
+    shares = collinearity(factor.T @ factor).shares
+    left, order = np.ones(len(shares), dtype=bool), []
+    for _ in range(len(shares) - 1):
+        component = np.flatnonzero(left)[-1]
+        order.append(int(np.where(left, shares[component], -1.0).argmax()))
+        left[order[-1]] = False
+    return np.array([*order, *np.flatnonzero(left)])
+
+
+@dataclass(frozen=True)
+class Collinearity:
+    """Condition indices lam_1 / lam_j (n,), ascending, and the shares (n components, n parameters) of variances.
+
+    A column of `shares` sums to one: how a parameter's variance divides among the components.
+    """
+
+    indices: Array
+    shares: Array
+
+
+def collinearity(matrix: Array, ridge: float = 0.0) -> Collinearity:
+    """Belsley's table: plain (not rooted) ratios of eigenvalues, and variance-decomposition proportions.
+
+    eta_j = lam_1 / lam_j, q_ij = (u_ij^2 / lam_j) / sum_k u_ik^2 / lam_k, of matrix + ridge * mean(diag) I.
+    Where eigenvalues are zero to rounding, the indices are bounded by 1/eps and the shares are noise: give a ridge.
+    Cost: one decomposition. Source: Belsley, Kuh & Welsch, Regression Diagnostics (1980), section 3.2.
+    """
+    values, vectors = scipy.linalg.eigh(matrix + ridge * np.trace(matrix) / len(matrix) * np.eye(len(matrix)))
+    values, vectors = np.maximum(values[::-1], np.finfo(float).eps * values[-1]), vectors[:, ::-1]
+    shares = vectors**2 / values
+    return Collinearity(values[0] / values, (shares / shares.sum(axis=1, keepdims=True)).T)
+
+
+def inflation(matrix: Array, ridge: float = 0.0) -> Array:
+    """Variance inflation factors: the diagonal of the inverse of the matrix (a correlation) + ridge * mean(diag) I."""
+    values, vectors = scipy.linalg.eigh(matrix + ridge * np.trace(matrix) / len(matrix) * np.eye(len(matrix)))
+    if values[0] <= np.finfo(float).eps * len(values) * values[-1]:
+        raise CurvatureError(f"the matrix is singular (least eigenvalue {values[0]:.3g}); give a ridge")
+    return np.asarray((vectors**2 / values).sum(axis=1))
+
+
+def surgeon_path(mean: Array, precision: Array, share: float = 0.1, count: int | None = None) -> tuple[Array, Array]:
+    """Belsley-OBS on a Gaussian N(mean, precision^-1): the order of removal, and the mean after `count` removals.
+
+    Without `count` all but one go. Each step is a rank-one downdate of the covariance (conditioning on a zero) and a few
+    products with the precision of what is left, scaled by standard deviations, for its top eigenvector.
+
+    Returns: order (n,), of which the first `count` went in turn and the rest stand as they are; mean (n,), exactly zero
+    where they went. Cost: O(n^2) a removal. Raises: CurvatureError for a precision that is not positive definite.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"a share lies between 0 and 1, got {share}")
+    try:
+        covariance = scipy.linalg.cho_solve(scipy.linalg.cho_factor(precision), np.eye(len(precision)))
+    except np.linalg.LinAlgError as error:
+        raise CurvatureError(f"the precision is not positive definite ({error}); give a larger prior") from error
+    own, left, order, direction = mean.copy(), np.arange(len(mean)), [], np.ones(len(mean))
+    for _ in range(len(mean) - 1 if count is None else count):
+        variances = np.diag(covariance)
+        direction = _worst(precision, np.sqrt(variances), direction)
+        within = direction**2 >= share * (direction**2).max()
+        z = int(np.where(within, own**2 / variances, np.inf).argmin())
+        order.append(int(left[z]))
+        column = covariance[:, z] / variances[z]
+        own = np.delete(own - column * own[z], z)
+        covariance = _without(covariance - np.outer(column, covariance[z]), z)
+        precision, direction, left = _without(precision, z), np.delete(direction, z), np.delete(left, z)
+    shifted = np.zeros(len(mean))
+    shifted[left] = own
+    return np.array([*order, *left]), shifted
+
+
+def _without(matrix: Array, index: int) -> Array:
+    return np.delete(np.delete(matrix, index, axis=0), index, axis=1)
+
+
+def _worst(precision: Array, scale: Array, start: Array) -> Array:
+    """The eigenvector of the least eigenvalue of the correlation: of the greatest of D H D, D standard deviations."""
+    size = len(scale)
+    if size <= SMALL:
+        return np.asarray(np.linalg.eigh(precision * np.outer(scale, scale))[1][:, -1])
+    operator = scipy.sparse.linalg.LinearOperator((size, size), lambda v: scale * (precision @ (scale * v.ravel())))
+    return np.asarray(scipy.sparse.linalg.eigsh(operator, k=1, which="LA", v0=start, tol=1e-12)[1][:, 0])
+
+
+def _places(model: nn.Module, order: Array) -> Scores:
+    """Each weight's place in an order of the flat vector."""
+    places = torch.empty(len(order), dtype=torch.float64)
+    places[torch.from_numpy(order)] = torch.arange(len(order), dtype=torch.float64)
+    device = next(model.parameters()).device
+    return prunable(model).named(places if device.type == "mps" else places.to(device))
