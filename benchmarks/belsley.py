@@ -1,7 +1,7 @@
 """Belsley's whole path against a decomposition for every removal: `python benchmarks/belsley.py [out.json]`.
 
-The slow way decomposes what is left, of every size from n down to 2. At 600 it is run; for larger matrices it is timed at
-sizes spread over the path and summed by the trapezoid rule. At each of these sizes it decomposes what the fast path had
+The slow way decomposes what is left, of every size from n down to 2. At 600 it is run; for larger matrices it is timed
+at sizes spread over the path and summed by the trapezoid rule. At each of these it decomposes what the fast path had
 left there, and its choice is compared with the fast path's. Processor seconds, one thread.
 """
 

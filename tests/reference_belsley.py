@@ -58,7 +58,7 @@ def single(matrix):
 
 
 def surgeon(mean, covariance, share=0.1):
-    """Belsley-OBS: of the weights in the worst direction the one of least mean^2 / variance goes; the rest is shifted."""
+    """Belsley-OBS: of those in the worst direction the one of least mean^2 / variance goes."""
     mean, covariance, left, gone = mean.copy(), covariance.copy(), list(range(len(mean))), []
     means = []
     while len(left) > 1:

@@ -111,7 +111,7 @@ def test_tied_eigenvalues_do_not_depend_on_the_vectors_chosen(rank):
     rows = generator.standard_normal((rank, 12))
     matrix = rows.T @ rows + 1e-3 * np.eye(12)
     path = removal(matrix)
-    assert path.ties[: 12 - rank].tolist() == list(range(12 - rank, 1, -1)) + [1]
+    assert path.ties[: 12 - rank].tolist() == [*range(12 - rank, 1, -1), 1]
     assert path.order.tolist() == reference.order(matrix)[0]
     for seed in range(5):
         other = np.random.default_rng(seed).permutation(12)

@@ -30,7 +30,7 @@ def belsley(
     ridge: float = 0.0,
     recompute: bool = True,
 ) -> Scores:
-    """The place of each weight in Belsley's order of removal: the weights that the posterior tells apart least go first.
+    """Places in Belsley's order of removal: the weights that the posterior tells apart least go first.
 
     The posterior is Laplace's, S^-1 = N G + prior I with G the GGN (see `laplace_factor`). The matrix M is S itself
     under "covariance" (whose text the paper follows), S scaled to a unit diagonal under "correlation" (whose numbers
@@ -57,8 +57,8 @@ def belsley_obs(model: nn.Module, batch: Batch, loss: Loss, *, share: float = 0.
 
     Each step takes the eigenvector u of the posterior correlation's least eigenvalue, the cluster
     {i : u_i^2 >= share max u^2}, removes the weight of the cluster with the least signal-to-noise ratio, and conditions
-    the posterior on its being zero: m <- m - S_.z m_z / S_zz, S <- S - S_.z S_z. / S_zz. `share` 0 is optimal brain surgeon;
-    the shifted weights come from `surgeon_path`.
+    the posterior on its being zero: m <- m - S_.z m_z / S_zz, S <- S - S_.z S_z. / S_zz. `share` 0 is optimal brain
+    surgeon; the shifted weights come from `surgeon_path`.
 
     Scores: weight parameter -> its shape, place in the order (0 goes first), comparable between layers.
     Cost: the GGN's factor, its inverse, and O(n^2) a removal. Raises: CurvatureError as `belsley`.
@@ -107,7 +107,7 @@ def belsley_order(factor: Array) -> Removal:
 
 
 def single_order(factor: Array) -> Array:
-    """The order from one decomposition of M = F'F: the worst component whose number is left, the largest share in it."""
+    """The order from one decomposition of M = F'F: the worst component whose number is left, its largest share."""
     shares = collinearity(factor.T @ factor).shares
     left, order = np.ones(len(shares), dtype=bool), []
     for _ in range(len(shares) - 1):
@@ -152,7 +152,7 @@ def inflation(matrix: Array, ridge: float = 0.0) -> Array:
 def surgeon_path(mean: Array, precision: Array, share: float = 0.1, count: int | None = None) -> tuple[Array, Array]:
     """Belsley-OBS on a Gaussian N(mean, precision^-1): the order of removal, and the mean after `count` removals.
 
-    Without `count` all but one go. Each step is a rank-one downdate of the covariance (conditioning on a zero) and a few
+    Without `count` all but one go. Each step is a rank-one downdate of the covariance (conditioning on a zero) and some
     products with the precision of what is left, scaled by standard deviations, for its top eigenvector.
 
     Returns: order (n,), of which the first `count` went in turn and the rest stand as they are; mean (n,), exactly zero

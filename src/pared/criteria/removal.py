@@ -41,9 +41,8 @@ class Removal:
     """In which order parameters go, and how clear each choice was.
 
     `order` (n,) holds indices, first removed first; the last one would never go. `margins` (n - 1,) is the lead of each
-    choice over the second best, as a part of it: below about 1e-6 times the condition number's rounding, and certainly at
-    0, the order there means nothing. `ties` (n - 1,) counts the eigenvalues that shared the worst place. `condition` is
-    the largest ratio of eigenvalues at the start.
+    choice over the second best, as a part of the best: where it is near zero the order means nothing. `ties` (n - 1,)
+    counts the eigenvalues that shared the worst place. `condition` is the largest ratio of eigenvalues at the start.
     """
 
     order: Array
@@ -70,9 +69,12 @@ def removal(matrix: Array, tie: float = TIE) -> Removal:
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.allclose(matrix, matrix.T, rtol=1e-8):
         raise CurvatureError(f"the matrix must be symmetric, got one shaped {matrix.shape}; give (M + M') / 2")
     whole = (matrix + matrix.T) / 2
-    return _path(
-        lambda left: _inverted(*scipy.linalg.eigh(whole[np.ix_(left, left)], driver="evd"), SQUARE), len(whole), tie
-    )
+
+    def spectrum(left: Array) -> tuple[Array, Array]:
+        values, vectors = scipy.linalg.eigh(whole[np.ix_(left, left)], driver="evd")
+        return _inverted(values, vectors, SQUARE)
+
+    return _path(spectrum, len(whole), tie)
 
 
 def removal_of_factor(factor: Array, tie: float = TIE) -> Removal:
@@ -105,13 +107,15 @@ def _inverted(values: Array, vectors: Array, limit: float) -> tuple[Array, Array
 class _Choice(NamedTuple):
     """Who goes, of those left at the last decomposition; the lead; how many eigenvalues shared the worst place."""
 
-    index: int
+    who: int
     margin: float
     tied: int
 
 
 def _path(spectrum: Spectrum, size: int, tie: float) -> Removal:
-    left, order, choices, condition = np.arange(size), [], [], 1.0
+    left, condition = np.arange(size), 1.0
+    order: list[int] = []
+    choices: list[_Choice] = []
     while len(left) > 1:
         values, vectors = spectrum(left)
         condition = condition if order else float(values[0] / values[-1])
@@ -121,9 +125,9 @@ def _path(spectrum: Spectrum, size: int, tie: float) -> Removal:
         else:
             limit = min(max(LEAST_BLOCK, len(left) // SHARE_OF_BLOCK), MOST_BLOCK)
             found = _block(values, vectors, limit, tie)
-        order += [left[choice.index] for choice in found]
+        order += [left[choice.who] for choice in found]
         choices += found
-        left = np.delete(left, [choice.index for choice in found])
+        left = np.delete(left, [choice.who for choice in found])
     margins, ties = (np.array([choice[k] for choice in choices]) for k in (1, 2))
     return Removal(np.array([*order, *left]), margins, ties, condition)
 
@@ -153,14 +157,15 @@ def _within_cluster(vectors: Array, values: Array) -> list[_Choice]:
 
 def _block(values: Array, vectors: Array, limit: int, tie: float) -> list[_Choice]:
     """Up to `limit` removals from one decomposition, fewer where rounding would begin to show or eigenvalues tie."""
-    size, found = len(values), []
+    size = len(values)
+    found: list[_Choice] = []
     lost = np.zeros((size, limit))
     first = np.square(vectors) @ values
     variances, start = first.copy(), np.eye(size, min(size, WIDTH))
     top, direction = values[0], vectors[:, 0]
     for step in range(min(limit, size - 1)):
         shares = top * direction**2 / variances
-        shares[[choice.index for choice in found]] = -1.0
+        shares[[choice.who for choice in found]] = -1.0
         index, margin = _best(shares)
         found.append(_Choice(index, margin, 1))
         row, before = vectors[index], lost[:, :step]
