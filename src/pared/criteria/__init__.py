@@ -8,7 +8,31 @@ from pared.criteria.ablation import ablation
 from pared.criteria.activation import activation
 from pared.criteria.baseline import random
 from pared.criteria.belsley import belsley, belsley_obs
+from pared.criteria.curvature import obd, obs, woodfisher
 from pared.criteria.gradient import taylor
-from pared.criteria.weight import junk, magnitude
+from pared.criteria.initial import grasp, movement, snip, synflow
+from pared.criteria.layerwise import layer_obs, obc, wanda
+from pared.criteria.weight import deviation, junk, magnitude
 
-__all__ = ["ablation", "activation", "belsley", "belsley_obs", "junk", "magnitude", "random", "taylor"]
+# units, then weights: by size, first order, second order, layer by layer, collinearity; and the control
+__all__ = [
+    "ablation",
+    "activation",
+    "belsley",
+    "belsley_obs",
+    "deviation",
+    "grasp",
+    "junk",
+    "layer_obs",
+    "magnitude",
+    "movement",
+    "obc",
+    "obd",
+    "obs",
+    "random",
+    "snip",
+    "synflow",
+    "taylor",
+    "wanda",
+    "woodfisher",
+]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pared.data.batches import example, suited_batch
-from pared.signals import plain_parameters
+from pared.signals import plain_parameters, prunable
 from pared.surgery import Group, StructureError, trace
 from pared.types import Batch, Loss, Scores
 
@@ -22,6 +22,20 @@ def magnitude(model: nn.Module, batch: Batch, loss: Loss) -> Scores:
     Cost: O(parameters), no forward pass. Source: Han et al., Learning both Weights and Connections (2015).
     """
     return {name: parameter.abs() for name, parameter in plain_parameters(model).items()}
+
+
+def deviation(model: nn.Module, batch: Batch, loss: Loss) -> Scores:
+    """|w| / std of its layer's weights: `Threshold(s)` then removes what lies within s standard deviations of zero.
+
+    Scores: weight parameter -> its shape, no unit, >= 0. A layer whose weights are all equal scores 0.
+    Cost: O(parameters). Source: Han et al., Learning both Weights and Connections (2015), section 3.
+    """
+    scores: Scores = {}
+    found = plain_parameters(model)
+    for name in prunable(model).shapes:
+        spread = found[name].double().std(correction=0)
+        scores[name] = torch.where(spread > 0, found[name].abs() / spread, 0.0)
+    return scores
 
 
 def junk(

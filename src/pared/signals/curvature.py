@@ -168,7 +168,7 @@ def _hessian_rows(of: OfWeights) -> Iterator[tuple[int, Tensor]]:
 
 
 def _products(of: OfWeights, vectors: Tensor) -> Iterator[tuple[int, Tensor]]:
-    _output_curvature(of)  # says what is wrong with a loss that has no second derivative
+    output_curvature(of)  # says what is wrong with a loss that has no second derivative
     with of.looking():
         weights = of.weights.clone().requires_grad_()
         slope = gradient_of(of.loss(weights), weights, create_graph=True)
@@ -200,7 +200,7 @@ def _fisher_rows(of: OfWeights) -> Iterator[Tensor]:
 
 def output_roots(of: OfWeights) -> Tensor:
     """R_i with R_i R_i' = Lam_i, (samples, outputs, outputs). Raises CurvatureError where a Lam is indefinite."""
-    values, vectors = torch.linalg.eigh(_output_curvature(of))
+    values, vectors = torch.linalg.eigh(output_curvature(of))
     if float(values.min()) < -1e-9 * float(values.max()):
         raise CurvatureError(
             f"the loss is not convex in the network's output (eigenvalue {float(values.min()):.3g}), so it has no "
@@ -209,8 +209,8 @@ def output_roots(of: OfWeights) -> Tensor:
     return cast(Tensor, vectors * values.clamp_min(0.0).sqrt()[:, None, :])
 
 
-def _output_curvature(of: OfWeights) -> Tensor:
-    """Lam_i, (samples, outputs, outputs)."""
+def output_curvature(of: OfWeights) -> Tensor:
+    """Lam_i, (samples, outputs, outputs). Raises CurvatureError for a loss without second derivative."""
     out = of.outputs()
 
     def value(flat: Tensor, target: Tensor) -> Tensor:
@@ -264,3 +264,15 @@ def _stacked(of: OfWeights, parts: Iterator[Tensor]) -> Tensor:
         if len(held) > 2 * of.layout.size:
             held = torch.linalg.qr(held, mode="r")[1]
     return held
+
+
+def inverse_parts(rows: Tensor, ridge: float, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Diagonal of P and P v for each row v of `vectors`, P = (rows' rows + ridge I)^-1, without the matrix.
+
+    P = (I - A' (ridge I + A A')^-1 A) / ridge with A the rows: it is what Woodbury's recursion
+    P <- P - P a a' P / (1 + a' P a) from P = I / ridge arrives at. Cost: O(rows^2 size), memory O(rows size).
+    """
+    one = torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
+    factor = torch.linalg.cholesky(rows @ rows.T + ridge * one)
+    half = torch.linalg.solve_triangular(factor, rows, upper=False)
+    return (1 - half.square().sum(dim=0)) / ridge, (vectors - (vectors @ half.T) @ half) / ridge

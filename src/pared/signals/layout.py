@@ -117,6 +117,10 @@ class OfWeights:
         """The loss of the whole batch."""
         return self._loss(self.output(weights, self.x), self.y)
 
+    def batch_loss(self, output: Tensor) -> Tensor:
+        """The loss of the whole batch at this output."""
+        return self._loss(output, self.y)
+
     def looking(self) -> AbstractContextManager[None]:
         """A block in which derivatives can be taken."""
         return _looking(self.model)

@@ -1,0 +1,159 @@
+"""Criteria from second derivatives over weights: what removing one would add to the loss."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pared.signals import curvature as signals
+from pared.signals import plain_parameters, prunable
+from pared.signals.curvature import inverse, inverse_parts
+from pared.signals.recursion import backward_diagonal
+from pared.types import Batch, Loss, Scores
+
+Matrix = Literal["ggn", "fisher", "hessian"]
+
+DIAGONALS: dict[str, Callable[[nn.Module, Batch, Loss], Tensor]] = {
+    "exact": signals.hessian_diagonal,
+    "ggn": signals.ggn_diagonal,
+    "fisher": signals.fisher_diagonal,
+    "hutchinson": signals.hutchinson,
+    "lecun": backward_diagonal,
+    "levenberg": partial(backward_diagonal, levenberg=True),
+}
+MATRICES = {"ggn": signals.ggn, "fisher": signals.fisher, "hessian": signals.hessian}
+
+
+def obd(
+    model: nn.Module,
+    batch: Batch,
+    loss: Loss,
+    *,
+    diagonal: Literal["ggn", "exact", "hutchinson", "lecun", "levenberg", "fisher"] = "ggn",
+    gradient: bool = False,
+) -> Scores:
+    """Optimal brain damage: s_k = h_kk w_k^2 / 2, the loss that removing a weight adds if nothing couples it.
+
+    `diagonal` says where h comes from: the GGN, the exact Hessian, Hutchinson's estimate of it (128 draws, seed 0),
+    LeCun's recursion backwards and its Levenberg-Marquardt form (chains of Linear layers only), the empirical Fisher
+    matrix. Negative h (away from a minimum) would make a large weight go first: they count as 0, with a warning.
+    `gradient` adds the first-order term, s_k = -g_k w_k + h_kk w_k^2 / 2.
+
+    Scores: weight parameter -> its shape, unit of the loss, >= 0 (any sign with `gradient`); comparable between layers.
+    Cost: a vectorised backward pass an output (ggn); a Hessian-vector product a weight (exact), or 128 (hutchinson);
+    two backward passes (lecun, levenberg, fisher). Raises: CurvatureError for a loss without second derivative.
+    Source: LeCun, Denker & Solla, Optimal Brain Damage (1989), eq. 3.
+    """
+    if diagonal not in DIAGONALS:
+        raise ValueError(f"unknown diagonal {diagonal!r}; choose one of {', '.join(DIAGONALS)}")
+    h = DIAGONALS[diagonal](model, batch, loss)
+    negative = int((h < 0).sum())
+    if negative:
+        warnings.warn(
+            f"{negative} of {len(h)} second derivatives are negative (the network is not at a minimum) and count as 0; "
+            "diagonal='ggn' has none",
+            stacklevel=2,
+        )
+    w = _weights(model).to(h)
+    scores = h.clamp_min(0.0) * w.square() / 2
+    if gradient:
+        scores = scores - signals.gradient(model, batch, loss) * w
+    return prunable(model).named(scores)
+
+
+def obs(
+    model: nn.Module,
+    batch: Batch,
+    loss: Loss,
+    *,
+    matrix: Matrix = "ggn",
+    damping: float = 1e-4,
+    gradient: bool = False,
+) -> Scores:
+    """Optimal brain surgeon: s_q = w_q^2 / (2 [H^-1]_qq), the loss that removing a weight adds once the others make up.
+
+    H is the GGN, the empirical Fisher matrix or the exact Hessian, plus damping * mean(diag H) I. With `gradient`,
+    s_q = (w_q - [H^-1 g]_q)^2 / (2 [H^-1]_qq) - g' H^-1 g / 2, right also away from a minimum. `obs_step` gives the
+    shift of the others, for one weight or many; `pared.reconstruct.surgeon` makes it.
+
+    Scores: weight parameter -> its shape, unit of the loss, >= 0 (any sign with `gradient`); comparable between layers.
+    Cost: the matrix and O(n^3); memory O(n^2).
+    Raises: CurvatureError for a loss without second derivative, a matrix that is singular or indefinite after damping,
+    and networks too large for it.
+    Source: Hassibi & Stork, Second order derivatives for network pruning (1992), eq. 5; with the gradient Singh &
+    Alistarh, WoodFisher (2020), section 3 ("WoodTaylor").
+    """
+    if matrix not in MATRICES:
+        raise ValueError(f"unknown matrix {matrix!r}; choose one of {', '.join(MATRICES)}")
+    p = inverse(MATRICES[matrix](model, batch, loss), damping)
+    w = _weights(model).to(p)
+    return prunable(model).named(_surgeon(w, p.diagonal(), _slope(model, batch, loss, gradient), p))
+
+
+def obs_step(
+    weights: Tensor, inverse: Tensor, gone: Sequence[int], gradient: Tensor | None = None
+) -> tuple[float, Tensor]:
+    """The least increase of g'd + d'Hd/2 over shifts d that make the weights `gone` zero, and that shift.
+
+    With P = H^-1, r = w_Q - (P g)_Q and l = P_QQ^-1 r:  d = -P g - P_.Q l,  increase r' l / 2 - g' P g / 2.
+    Cost: O(n |Q| + |Q|^3). Source: Hassibi & Stork (1992), eq. 5, for a set Q.
+    """
+    q = torch.as_tensor(list(gone))
+    free = torch.zeros_like(weights) if gradient is None else inverse @ gradient
+    rest = weights[q] - free[q]
+    multiplier = torch.linalg.solve(inverse[q][:, q], rest)
+    shift = -free - inverse[:, q] @ multiplier
+    shift[q] = -weights[q]
+    constant = 0.0 if gradient is None else float(gradient @ free)
+    return float(rest @ multiplier - constant) / 2, shift
+
+
+def woodfisher(
+    model: nn.Module,
+    batch: Batch,
+    loss: Loss,
+    *,
+    damping: float = 1e-5,
+    block: int | None = None,
+    gradient: bool = False,
+) -> Scores:
+    """Optimal brain surgeon with the empirical Fisher matrix, never formed: s_q = w_q^2 / (2 [F^-1]_qq).
+
+    F = (1/N) sum g_i g_i' + damping I (absolute), inverted by Woodbury's formula from the N per-sample gradients;
+    `block` cuts the vector of weights into diagonal blocks of so many, each with an inverse of its own. With `gradient`
+    it is WoodTaylor, (w_q - [F^-1 g]_q)^2 / (2 [F^-1]_qq) - g' F^-1 g / 2 (block by block).
+
+    Scores: weight parameter -> its shape, unit of the loss, >= 0 (any sign with `gradient`); comparable between layers.
+    Cost: one vectorised backward pass and O(N^2 n); memory O(N n).
+    Raises: ValueError for a damping that is not positive.
+    Source: Singh & Alistarh, WoodFisher (2020), sections 3 and 4.
+    """
+    if damping <= 0:
+        raise ValueError(f"the Fisher matrix of few samples is singular: damping must be positive, got {damping}")
+    rows = signals.fisher_factor(model, batch, loss)
+    w, g = _weights(model).to(rows), _slope(model, batch, loss, gradient)
+    parts = []
+    for place in range(0, len(w), block or len(w)):
+        span = slice(place, place + (block or len(w)))
+        slope = torch.zeros_like(w[span]) if g is None else g[span]
+        diagonal, (free,) = inverse_parts(rows[:, span], damping, slope[None])
+        parts.append((w[span] - free).square() / (2 * diagonal) - slope @ free / 2)
+    return prunable(model).named(torch.cat(parts))
+
+
+def _weights(model: nn.Module) -> Tensor:
+    return prunable(model).flat(plain_parameters(model)).detach()
+
+
+def _slope(model: nn.Module, batch: Batch, loss: Loss, wanted: bool) -> Tensor | None:
+    return signals.gradient(model, batch, loss) if wanted else None
+
+
+def _surgeon(weights: Tensor, diagonal: Tensor, gradient: Tensor | None, inverse: Tensor) -> Tensor:
+    if gradient is None:
+        return weights.square() / (2 * diagonal)
+    free = inverse @ gradient
+    return (weights - free).square() / (2 * diagonal) - gradient @ free / 2

@@ -1,0 +1,93 @@
+"""Criteria of first order, and those that are meant for networks before training."""
+
+import torch
+from torch import Tensor, nn
+
+from pared.data.batches import example
+from pared.signals import curvature as signals
+from pared.signals import plain_parameters, prunable
+from pared.signals.gates import each
+from pared.signals.layout import OfWeights, gradient_of
+from pared.types import Batch, Loss, Scores
+
+
+def snip(model: nn.Module, batch: Batch, loss: Loss) -> Scores:
+    """|g_i w_i| / sum_j |g_j w_j|: how much the loss moves, to first order, when a connection is scaled.
+
+    Scores: weight parameter -> its shape, a share of 1, >= 0; comparable between layers. Near a minimum the gradient of
+    the batch vanishes and the order is noise: for networks before training, or with per-sample gradients (`obd` with
+    diagonal="fisher"). Cost: one forward and backward pass.
+    Source: Lee, Ajanthan & Torr, SNIP (2019), eq. 6.
+    """
+    g = signals.gradient(model, batch, loss)
+    size = (g * prunable(model).flat(plain_parameters(model)).to(g)).abs()
+    return prunable(model).named(size / size.sum().clamp_min(torch.finfo(size.dtype).tiny))
+
+
+def grasp(model: nn.Module, batch: Batch, loss: Loss, *, temperature: float = 1.0) -> Scores:
+    """w_i [H g]_i: what removing a weight does to the gradient's length, the weights that lengthen it least kept last.
+
+    Removing i changes g'g by about -2 w_i [H g]_i, so that a low (most negative) score is a weight whose removal makes
+    the gradient longer. The paper scores -w_i [H g]_i and removes the highest; here the sign is turned, the set that
+    goes is the same. `temperature` divides the output (the authors' code takes 200 for classification).
+
+    Scores: weight parameter -> its shape, any sign; comparable between layers; for networks before training.
+    Cost: a gradient and one Hessian-vector product. Raises: CurvatureError for a loss without second derivative.
+    Source: Wang, Zhang & Grosse, Picking winning tickets before training by preserving gradient flow (2020), eq. 8.
+    """
+
+    def cooled(output: Tensor, target: Tensor) -> Tensor:
+        return loss(output / temperature, target)
+
+    g = signals.gradient(model, batch, cooled)
+    (hg,) = signals.hessian_products(model, batch, cooled, g[None])
+    return prunable(model).named(hg * prunable(model).flat(plain_parameters(model)).to(g))
+
+
+def synflow(model: nn.Module, batch: Batch, loss: Loss) -> Scores:
+    """w dR/dw with R = the sum of outputs for an input of ones, every weight made positive, without biases.
+
+    It looks at no data. In networks of ReLU and linear layers the scores of every layer sum to the same, so that a
+    global choice cannot empty one. One round is not the published method: that prunes in 100 rounds on an exponential
+    schedule (`pared.gradual` with this criterion and no training). In float64, as R overflows in deep networks.
+
+    Scores: weight parameter -> its shape, >= 0; comparable between layers. Cost: one forward and backward pass.
+    Source: Tanaka, Kunin, Yamins & Ganguli, SynFlow (2020), eq. 2 and algorithm 1.
+    """
+    of = OfWeights(model, batch, loss)
+    with torch.no_grad():
+        for name, parameter in of.model.named_parameters():
+            biased = name.rpartition(".")[2].startswith(("bias", "in_proj_bias"))
+            parameter.copy_(torch.zeros_like(parameter) if biased else parameter.abs())
+    ones = each(example(of.x), lambda part: torch.ones_like(part) if part.is_floating_point() else part)
+    with of.looking():
+        weights = of.weights.abs().requires_grad_()
+        return of.layout.named((gradient_of(of.output(weights, ones).sum(), weights) * weights).detach())
+
+
+def movement(
+    model: nn.Module, batch: Batch, loss: Loss, *, steps: int = 50, lr: float = 1e-2, density: float = 1.0
+) -> Scores:
+    """-sum_t g_t w_t over a short fine-tuning: weights that move away from zero are kept, wherever they are.
+
+    A private copy takes `steps` steps of gradient descent on the whole batch; g_t is the gradient at the weights as the
+    network sees them, of which only the best `density` (by the score so far) are open, while all are moved (straight
+    through).
+
+    Scores: weight parameter -> its shape, unit of the loss, any sign; comparable between layers.
+    Cost: `steps` forward and backward passes.
+    Source: Sanh, Wolf & Rush, Movement pruning (2020), eq. 3 to 5.
+    """
+    of = OfWeights(model, batch, loss)
+    weights, scores = of.weights.clone(), torch.zeros_like(of.weights)
+    for _ in range(steps):
+        seen = weights
+        if density < 1:
+            lowest = scores.topk(max(1, round(density * len(scores)))).values[-1]
+            seen = torch.where(scores < lowest, 0.0, weights)
+        with of.looking():
+            at = seen.clone().requires_grad_()
+            g = gradient_of(of.loss(at), at)
+        scores -= g * weights
+        weights = weights - lr * g
+    return of.layout.named(scores)

@@ -1,0 +1,108 @@
+"""Every weight-level criterion on an MLP, a CNN and an LSTM: the laws, and that zero weights come last."""
+
+import inspect
+import warnings
+from functools import partial
+
+import pytest
+import torch
+from torch.nn.functional import mse_loss
+
+from kinds import KINDS
+from networks import batch, forecaster, mlp
+from pared import criteria
+from pared.selection import by_unit
+from pared.signals import prunable
+from pared.surgery import trace
+from pared.testing import check_criterion
+
+NETWORKS = {"mlp": mlp, "lstm": partial(forecaster, "lstm", 0, (3, 2), (2,)), "cnn": KINDS["cnn"].build}
+CRITERIA = {
+    "belsley": partial(criteria.belsley, ridge=1e-2),
+    "belsley of correlations": partial(criteria.belsley, reading="correlation"),
+    "belsley-obs": criteria.belsley_obs,
+    "deviation": criteria.deviation,
+    "grasp": criteria.grasp,
+    "layer-wise obs": criteria.layer_obs,
+    "movement": partial(criteria.movement, steps=5, density=0.5),
+    "obc": criteria.obc,
+    "obd": criteria.obd,
+    "obd exact": partial(criteria.obd, diagonal="exact"),
+    "obd fisher": partial(criteria.obd, diagonal="fisher"),
+    "obd hutchinson": partial(criteria.obd, diagonal="hutchinson"),
+    "obs": criteria.obs,
+    "random": partial(criteria.random, of="weights"),
+    "snip": criteria.snip,
+    "synflow": criteria.synflow,
+    "wanda": criteria.wanda,
+    "woodfisher": criteria.woodfisher,
+    "woodtaylor": partial(criteria.woodfisher, gradient=True, damping=1e-2),
+}
+BY_PLACE = ("obd hutchinson", "random")
+"""What draws random numbers by a weight's place, and does not follow a reordering of units."""
+RANKS = ("belsley", "belsley of correlations", "belsley-obs")
+"""Weights of units that ReLU keeps silent tie exactly, and ties go by place: reordered in the LSTM alone."""
+UNSIGNED = {
+    "belsley": "does not look at weights' sizes",
+    "belsley of correlations": "does not look at weights' sizes",
+    "belsley-obs": "ranks within the collinear cluster only",
+    "grasp": "scores of weights whose removal lengthens the gradient are negative",
+    "movement": "scores of weights that move towards zero are negative",
+    "random": "is random",
+    "woodtaylor": "at a gradient, a zero weight may be worth moving",
+}
+FAST = ("deviation", "grasp", "layer-wise obs", "obc", "obd", "obs", "snip", "synflow", "wanda", "woodfisher")
+
+
+def data_of(network, model):
+    return KINDS[network].batch(6) if network == "cnn" else batch(model, 24)
+
+
+def quietly(criterion):
+    def call(*args):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*second derivatives are negative")
+            return CRITERIA[criterion](*args)
+
+    return call
+
+
+PAIRS = [
+    pytest.param(c, n, marks=() if c in FAST and n == "mlp" else pytest.mark.slow) for c in CRITERIA for n in NETWORKS
+]
+
+
+@pytest.mark.parametrize(("criterion", "network"), PAIRS)
+def test_the_laws_hold(criterion, network):
+    model = NETWORKS[network]()
+    data = data_of(network, model)
+    check_criterion(quietly(criterion), model, data, mse_loss, informed=criterion not in BY_PLACE)
+    scores = (
+        CRITERIA[criterion](model, data, mse_loss)
+        if "obd" not in criterion
+        else quietly(criterion)(model, data, mse_loss)
+    )
+    assert set(scores) <= set(prunable(model).shapes)
+
+
+@pytest.mark.parametrize(("criterion", "network"), [p for p in PAIRS if p.values[0] not in UNSIGNED])
+def test_weights_that_do_nothing_score_lowest(criterion, network):
+    """A unit that nothing makes and nothing reads, its weights zero."""
+    model = NETWORKS[network]()
+    data = data_of(network, model)
+    group = trace(model, data.x[:1])[{"mlp": "second", "lstm": "recurrent.0.l0", "cnn": "point"}[network]]
+    tensors = dict(model.named_parameters())
+    with torch.no_grad():
+        for s in group.slices:
+            tensors[s.parameter].index_fill_(s.axis, torch.tensor(s.indices(group.width, [1])), 0.0)
+    values = by_unit(quietly(criterion)(model, data, mse_loss), trace(model, data.x[:1]))[group.name]
+    assert int(values.argmin()) == 1
+    assert values[1] < values.max()
+
+
+def test_every_public_criterion_says_where_it_is_from_and_what_it_costs():
+    for name in criteria.__all__:
+        text = inspect.getdoc(getattr(criteria, name))
+        assert "Scores:" in text, name
+        assert "Cost:" in text, name
+        assert "Source:" in text or name == "random", name
