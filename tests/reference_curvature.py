@@ -99,3 +99,77 @@ def removal(hessian, weights, gone, gradient=None):
 def best_subset(hessian, weights, count):
     """The `count` weights whose removal adds least, by trying all subsets."""
     return min(itertools.combinations(range(len(weights)), count), key=lambda s: removal(hessian, weights, s)[0])
+
+
+def lecun(layers, x, second, first, levenberg=False):
+    """Optimal brain damage's recursion for one sample, entry by entry.
+
+    `layers`: weights (out, in) with biases, or (f, f', f'') of an activation; `second`, `first`: derivatives of the
+    sample's loss with respect to each output. Returns the h of every weight, the last layer first.
+    """
+    values = [np.asarray(x)]
+    for layer in layers:
+        if len(layer) == 2:
+            values.append(layer[0] @ values[-1] + layer[1])
+        else:
+            values.append(np.array([layer[0](a) for a in values[-1]]))
+    found, second, first = [], list(second), list(first)
+    for layer, entered in zip(reversed(layers), reversed(values[:-1]), strict=True):
+        if len(layer) == 2:
+            w = layer[0]
+            found.append(
+                np.array([[second[i] * entered[j] ** 2 for j in range(w.shape[1])] for i in range(w.shape[0])])
+            )
+            second = [sum(w[i, j] ** 2 * second[i] for i in range(w.shape[0])) for j in range(w.shape[1])]
+            first = [sum(w[i, j] * first[i] for i in range(w.shape[0])) for j in range(w.shape[1])]
+        else:
+            bend = [0.0 if levenberg else layer[2](a) * e for a, e in zip(entered, first, strict=True)]
+            second = [layer[1](a) ** 2 * s + b for a, s, b in zip(entered, second, bend, strict=True)]
+            first = [layer[1](a) * e for a, e in zip(entered, first, strict=True)]
+    return found
+
+
+def obc_row(w, hessian):
+    """One row's removals, each by elimination anew: order, and what each adds to (w - w') H (w - w')' / 2."""
+    left, order, losses, before = list(range(len(w))), [], [], 0.0
+    while left:
+        totals = {j: removal(hessian, w, [*order, j])[0] for j in left}
+        order.append(min(totals, key=totals.get))
+        losses.append(totals[order[-1]] - before)
+        before = totals[order[-1]]
+        left.remove(order[-1])
+    return order, losses
+
+
+def sparsegpt(w, hessian, ratio, block):
+    """Column by column with the inverse of what is left to the right, inverted anew each time."""
+    w, keep = w.copy(), np.ones(w.shape, dtype=bool)
+    d = w.shape[1]
+    for start in range(0, d, block):
+        stop = min(start + block, d)
+        first = [np.linalg.inv(hessian[i:, i:])[0, 0] for i in range(start, stop)]
+        cost = [(w[o, start + k] ** 2 / first[k], o, start + k) for o in range(len(w)) for k in range(stop - start)]
+        for _, o, i in sorted(cost)[: round(ratio * len(cost))]:
+            keep[o, i] = False
+        for i in range(start, stop):
+            inverse = np.linalg.inv(hessian[i:, i:])
+            for o in range(len(w)):
+                if not keep[o, i]:
+                    w[o, i:] -= w[o, i] / inverse[0, 0] * inverse[0]
+                    w[o, i] = 0.0
+    return keep, w
+
+
+def synflow(weights):
+    """w dR/dw of a chain of linear layers without biases and ReLU: the sum over all paths through each weight."""
+    sizes = [np.abs(w) for w in weights]
+    scores = []
+    for k, w in enumerate(sizes):
+        into = np.ones(sizes[0].shape[1])
+        for before in sizes[:k]:
+            into = before @ into
+        out = np.ones(sizes[-1].shape[0])
+        for after in reversed(sizes[k + 1 :]):
+            out = out @ after
+        scores.append(out[:, None] * w * into[None, :])
+    return scores
