@@ -8,6 +8,8 @@ from pared.compensate import compensate
 from pared.data import Series, Split
 from pared.evaluation import Comparison, compare
 from pared.export import SizeTable, compare_sizes, quantise, to_onnx
+from pared.gradual import Sparse, Steps, gradual
+from pared.masks import adapt_dropout, density, mask_weights, select_weights
 from pared.models import Forecaster
 from pared.outcomes import Outcome
 from pared.selection import Budget, Count, Ratio, Threshold, by_unit, cost_of, select
@@ -33,7 +35,7 @@ from pared.surgery import (
     widen,
 )
 from pared.training import Fit, TrainConfig, fit, fit_many, predict_many
-from pared.types import Batch, DataError, DivergedError
+from pared.types import Batch, DataError, DivergedError, Masks
 
 __version__ = "0.1.0"
 
@@ -47,18 +49,22 @@ __all__ = [
     "Fit",
     "Forecaster",
     "Group",
+    "Masks",
     "Outcome",
     "Plan",
     "Ratio",
     "Series",
     "SizeTable",
     "Slice",
+    "Sparse",
     "Split",
+    "Steps",
     "Structure",
     "StructureError",
     "StudySettings",
     "Threshold",
     "TrainConfig",
+    "adapt_dropout",
     "by_unit",
     "carry",
     "carry_tensors",
@@ -70,13 +76,16 @@ __all__ = [
     "cut",
     "data",
     "deepen",
+    "density",
     "drop_layer",
     "evaluation",
     "fit",
     "fit_many",
+    "gradual",
     "insert",
     "load",
     "mask",
+    "mask_weights",
     "models",
     "predict_many",
     "prune",
@@ -84,6 +93,7 @@ __all__ = [
     "replay",
     "save",
     "select",
+    "select_weights",
     "split_layers",
     "study",
     "to_onnx",

@@ -25,6 +25,9 @@ Schedule = Callable[[float], float]
 Scores = dict[str, Tensor]
 """Parameter name -> score per weight, or group name -> score per unit. Higher = keep."""
 
+Masks = dict[str, Tensor]
+"""Parameter name -> booleans shaped like it: True stays, False is zero and stays zero."""
+
 Criterion = Callable[[nn.Module, Batch, Loss], Mapping[str, Tensor]]
 """What scores importance: `criterion(model, batch, loss)` -> scores; knobs are bound beforehand (functools.partial)."""
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from pared.schedules import Cosine
-from pared.types import Batch, Loss, Schedule
+from pared.training.masked import keep_silent
+from pared.types import Batch, Loss, Masks, Schedule
 
 OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
@@ -79,22 +80,30 @@ def finite(curves: Mapping[str, Sequence[float]]) -> bool:
 
 
 def fit(
-    model: nn.Module, split: TrainingData, config: TrainConfig, loss: Loss = mse_loss, resume: Fit | None = None
+    model: nn.Module,
+    split: TrainingData,
+    config: TrainConfig,
+    loss: Loss = mse_loss,
+    resume: Fit | None = None,
+    masks: Masks | None = None,
 ) -> Fit:
     """Trains a copy of `model` on `split.train` and watches `split.validation`.
 
     The order of samples and any dropout follow from `config.seed` alone; the global random state is as it was.
     `resume` goes on from an earlier fit of the same shape with its optimiser's state (its weights replace the model's);
     after a cut or an insertion: `dataclasses.replace(fit, model=small, optimiser_state=pared.carry(...))`.
+    Weights that `masks` silences are zero from the first step on, and their moments in the optimiser with them.
     Training that comes to a loss that is not finite stops at once; the result says `diverged`.
 
-    Returns a `Fit`. Cost: epochs * ceil(samples / batch_size) steps. Raises ValueError on an empty training set, and on
-    `patience` without validation data.
+    Returns a `Fit`. Cost: epochs * ceil(samples / batch_size) steps. Raises ValueError on an empty training set, on
+    `patience` without validation data, and on masks that do not fit the model.
     """
     check_data(split, config)
     started = time.perf_counter()
     model = copy.deepcopy(resume.model if resume else model)
     optimiser = optimiser_for(model, config, resume)
+    if masks:
+        keep_silent(model, optimiser, masks)
     curves: dict[str, list[float]] = {"train": [], "validation": []}
     best, best_states, best_epoch = math.inf, None, 0
     modes = [(module, module.training) for module in model.modules()]

@@ -1,0 +1,73 @@
+"""Weights removed step by step, with training in between."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import nn
+from torch.nn.functional import mse_loss
+
+from pared.masks import WeightScope, adapt_dropout, mask_weights, select_weights
+from pared.selection import Ratio
+from pared.training.fit import Fit, TrainConfig, TrainingData, fit
+from pared.types import Criterion, Loss, Masks
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How weights go: `schedule(t / count)` is the share that is gone after step t = 1 ... count.
+
+    Schedules are `OneShot`, `Linear`, `Exponential` and `Cubic` of `pared.schedules`. With `dropout` the rates of
+    dropout follow the connections that are left.
+    """
+
+    schedule: Callable[[float], float]
+    count: int = 10
+    scope: WeightScope = "global"
+    dropout: bool = False
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"weights go in at least one step, got {self.count}")
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """A network, which of its weights stay, and the trainings on the way, one a step (none without training)."""
+
+    model: nn.Module
+    masks: Masks
+    fits: tuple[Fit, ...] = ()
+
+
+def gradual(
+    model: nn.Module,
+    split: TrainingData,
+    criterion: Criterion,
+    steps: Steps,
+    config: TrainConfig | None = None,
+    loss: Loss = mse_loss,
+) -> Sparse:
+    """Scores, removes and trains on, step after step; what is gone stays gone and exactly zero.
+
+    Each step scores the network as it is now on `split.train`, removes the lowest up to the schedule's share, and
+    trains for `config.epochs` with the optimiser's state of before; without a config nothing is trained. Gone weights
+    are zero after every training step, and so are the optimiser's moments of them.
+
+    Returns the last network (a copy), its masks and its trainings. Cost: `steps.count` scorings and trainings.
+    Raises: what the criterion and `fit` raise.
+    Source: Han et al. (2015) for the loop, Zhu & Gupta (2017) for the cubic schedule.
+    """
+    masks: Masks = {}
+    fits: list[Fit] = []
+    current = mask_weights(model, {})
+    for step in range(1, steps.count + 1):
+        share = steps.schedule(step / steps.count)
+        if 0 < share < 1:
+            masks = select_weights(criterion(current, split.train, loss), Ratio(share), steps.scope, masks)
+        current = mask_weights(current, masks)
+        if config is not None:
+            current = adapt_dropout(current, masks, model) if steps.dropout else current
+            resume = replace(fits[-1], model=current) if fits else None
+            fits.append(fit(current, split, config, loss, resume, masks))
+            current = fits[-1].model
+    return Sparse(current, masks, tuple(fits))

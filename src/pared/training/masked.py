@@ -1,0 +1,48 @@
+"""Training in which some weights are zero and stay zero."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pared.types import Masks
+
+
+def keep_silent(model: nn.Module, optimiser: torch.optim.Optimizer, masks: Masks) -> None:
+    """Makes the masked weights zero now, in place, and after every step of the optimiser.
+
+    Moments that the optimiser keeps of them are zeroed as well: they would carry weights away from zero, and back to
+    life should a mask open later.
+
+    Raises: ValueError for masks that do not fit the parameters.
+    """
+    parameters = dict(model.named_parameters())
+    check_masks({name: parameter.detach() for name, parameter in parameters.items()}, masks)
+    open_ = {parameters[name]: mask.to(parameters[name].device) for name, mask in masks.items()}
+
+    @torch.no_grad()
+    def silence(*_: Any) -> None:
+        for parameter, mask in open_.items():
+            parameter.masked_fill_(~mask, 0.0)
+            for moment in optimiser.state.get(parameter, {}).values():
+                if isinstance(moment, Tensor) and moment.shape == parameter.shape:
+                    moment.masked_fill_(~mask, 0.0)
+
+    silence()
+    optimiser.register_step_post_hook(silence)
+
+
+def check_masks(tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+    """Raises ValueError for masks of other names, shapes or types than the tensors'."""
+    for name, mask in masks.items():
+        if name not in tensors:
+            raise ValueError(
+                f"there is no parameter {name!r} to mask; the parameters are {', '.join(tensors)}"
+                + (" (a parametrisation computes it: torch.nn.utils.parametrize.remove_parametrizations first)")
+            )
+        if mask.dtype != torch.bool or mask.shape != tensors[name].shape:
+            raise ValueError(
+                f"the mask of {name!r} must hold booleans shaped {tuple(tensors[name].shape)}, "
+                f"got {mask.dtype} shaped {tuple(mask.shape)}"
+            )
