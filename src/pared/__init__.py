@@ -8,8 +8,8 @@ from pared.compensate import compensate
 from pared.data import Series, Split
 from pared.evaluation import Comparison, compare
 from pared.export import SizeTable, compare_sizes, quantise, to_onnx
-from pared.gradual import Sparse, Steps, gradual
-from pared.masks import adapt_dropout, density, mask_weights, select_weights
+from pared.gradual import Steps, gradual
+from pared.masks import Sparse, adapt_dropout, density, mask_weights, select_weights
 from pared.models import Forecaster
 from pared.outcomes import Outcome
 from pared.selection import Budget, Count, Ratio, Threshold, by_unit, cost_of, select

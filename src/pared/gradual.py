@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from pared.masks import WeightScope, adapt_dropout, mask_weights, select_weights
+from pared.masks import Sparse, WeightScope, adapt_dropout, mask_weights, select_weights
 from pared.selection import Ratio
 from pared.training.fit import Fit, TrainConfig, TrainingData, fit
 from pared.types import Criterion, Loss, Masks
@@ -28,15 +28,6 @@ class Steps:
     def __post_init__(self) -> None:
         if self.count < 1:
             raise ValueError(f"weights go in at least one step, got {self.count}")
-
-
-@dataclass(frozen=True)
-class Sparse:
-    """A network, which of its weights stay, and the trainings on the way, one a step (none without training)."""
-
-    model: nn.Module
-    masks: Masks
-    fits: tuple[Fit, ...] = ()
 
 
 def gradual(

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -10,10 +11,20 @@ from torch import Tensor, nn
 from pared.selection import Count, Ratio, Threshold
 from pared.signals import plain_parameters
 from pared.surgery.edit import replace_all
+from pared.training.fit import Fit
 from pared.training.masked import check_masks
 from pared.types import Masks
 
 WeightScope = Literal["global", "layer", "row"]
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """A network, which of its weights stay, and the trainings on the way (none where nothing was trained)."""
+
+    model: nn.Module
+    masks: Masks
+    fits: tuple[Fit, ...] = ()
 
 
 def select_weights(

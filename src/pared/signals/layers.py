@@ -91,6 +91,34 @@ def kronecker(model: nn.Module, batch: Batch, loss: Loss) -> dict[str, LayerCurv
 
 
 @dataclass(frozen=True)
+class LayerValues:
+    """What entered a linear layer (rows, d) and left it (rows, o); its bias; whether ReLU took that up."""
+
+    inputs: Tensor
+    outputs: Tensor
+    bias: str | None
+    relu: bool
+
+
+def layer_values(model: nn.Module, batch: Batch, loss: Loss) -> dict[str, LayerValues]:
+    """The values of every linear layer, over all of its uses. Cost: one forward pass; holds all values."""
+    of = OfWeights(model, batch, loss)
+    uses: dict[str, list[_Use]] = {}
+    for use in _uses(of, of.weights)[0]:
+        if use.axis == -1:
+            uses.setdefault(use.name, []).append(use)
+    return {
+        name: LayerValues(
+            torch.cat([use.rows[0] for use in own]),
+            torch.cat([use.out.reshape(-1, use.out.shape[-1]) for use in own]).detach(),
+            own[0].bias,
+            all(use.relu for use in own),
+        )
+        for name, own in uses.items()
+    }
+
+
+@dataclass
 class _Use:
     """One call that took a weight: rows (g, r, d) of what it multiplied, and what came out."""
 
@@ -98,6 +126,8 @@ class _Use:
     rows: Tensor
     out: Tensor
     axis: int
+    bias: str | None = None
+    relu: bool = False
 
     def made(self, out: Tensor) -> Tensor:
         """(g, r, outputs of a group) of something shaped like what came out."""
@@ -109,17 +139,22 @@ def _uses(of: OfWeights, weights: Tensor) -> tuple[list[_Use], Tensor]:
     """Runs the network, with named parts of `weights` as its weights, and collects the calls that take one of them."""
     parts = of.layout.named(weights)
     names = {id(part): name for name, part in parts.items()}
+    vectors = {id(parameter): name for name, parameter in of.model.named_parameters()}
     found: list[_Use] = []
 
     def see(call: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         given = dict(zip(("input", "weight", "bias", "stride", "padding", "dilation", "groups"), args, strict=False))
         given |= kwargs
         name = names.get(id(given.get("weight")))
+        if call in ("relu", "relu_") and args:
+            for use in found:
+                use.relu = use.relu or use.out is args[0]
         if name is None:
             return
         if call == "linear":
             x = given["input"].detach()
-            found.append(_Use(name, x.reshape(1, -1, x.shape[-1]), out, -1))
+            bias = vectors.get(id(given.get("bias")))
+            found.append(_Use(name, x.reshape(1, -1, x.shape[-1]), out, -1, bias))
         elif call in CONVOLUTIONS:
             rows = _patches(CONVOLUTIONS[call], given)
             found.append(_Use(name, rows, out, 1 - given["weight"].dim()))
