@@ -8,8 +8,8 @@ from torch import nn
 
 import reference
 from networks import batch, forecaster, mlp
-from pared.selection import Budget, Count, Ratio, Threshold, by_unit, cost_of, select
-from pared.surgery import Group, Plan, Slice, Structure, StructureError, cut, trace
+from pared.selection import Budget, Count, Ratio, Threshold, cost_of, select
+from pared.surgery import Group, Plan, Slice, Structure, StructureError, by_unit, cut, trace
 
 MANY = settings(max_examples=60, deadline=None)
 VALUES = st.integers(-3, 3).map(float) | st.floats(-3, 3)

@@ -11,8 +11,7 @@ from torch.nn.functional import mse_loss
 from kinds import KINDS
 from networks import batch, forecaster, mlp, snapshot, unchanged
 from pared import criteria
-from pared.selection import by_unit
-from pared.surgery import Group, Slice, Structure, StructureError, trace
+from pared.surgery import Group, Slice, Structure, StructureError, by_unit, trace
 from pared.testing import check_criterion, check_model, permuted
 
 

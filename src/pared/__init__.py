@@ -12,7 +12,7 @@ from pared.gradual import Steps, gradual
 from pared.masks import Sparse, adapt_dropout, density, mask_weights, select_weights
 from pared.models import Forecaster
 from pared.outcomes import Outcome
-from pared.selection import Budget, Count, Ratio, Threshold, by_unit, cost_of, select
+from pared.selection import Budget, Count, Ratio, Threshold, cost_of, select
 from pared.study import StudySettings, prune, study
 from pared.surgery import (
     Group,
@@ -20,6 +20,7 @@ from pared.surgery import (
     Slice,
     Structure,
     StructureError,
+    by_unit,
     carry,
     carry_tensors,
     cut,

@@ -2,8 +2,8 @@
 
 import copy
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from pared.data.batches import Data, batches, suited
 from pared.moments import Moments
 from pared.signals import Reading, Watched, forked
-from pared.surgery import Group, Plan, Structure, StructureError
+from pared.surgery import Plan, Structure, StructureError
 from pared.surgery.edit import tensor_of
 from pared.surgery.structure import check_fits
 
@@ -53,13 +53,44 @@ def compensate(
     check_fits(model, structure)
     repaired = _copied(model)
     removed = structure.removed(plan)
-    gone = _lost_entries(structure, removed)
-    if not gone:
-        return repaired
-    found = _moments(model, [structure[name] for name in removed], gone.keys(), data)
-    for (parameter, axis), moments in found.items():
-        _refit(repaired, parameter, axis, sorted(gone[parameter, axis]), moments, ridge)
+    if removed:
+        for refit in refits(model, structure, data, ridge, removed)(plan):
+            if put(repaired, refit.parameter, refit.weight):
+                for name, bias in refit.biases.items():
+                    put(repaired, name, bias)
     return repaired
+
+
+class Refit(NamedTuple):
+    """New values of a weight that reads removed units, and of the biases that take over intercepts."""
+
+    parameter: str
+    weight: Tensor
+    biases: dict[str, Tensor]
+
+
+def refits(
+    model: nn.Module, structure: Structure, data: Tensor | Data, ridge: float = 1e-6, groups: Collection[str] = ()
+) -> Callable[[Plan], list[Refit]]:
+    """`compensate` for many plans on one look at the data: `refits(...)(plan)` is what it would change.
+
+    `groups` are those of which plans may remove units (none: all of them). The entries of removed units stay as they
+    are. Cost: one forward pass; a plan then costs O(k^3) for each reading weight.
+    """
+    found = reading_moments(model, structure, data, groups)
+
+    def refitted(plan: Plan) -> list[Refit]:
+        new: dict[str, Tensor] = {}
+        changed = []
+        for (parameter, axis), lost in lost_entries(structure, structure.removed(plan)).items():
+            if (parameter, axis) in found:
+                old = new.get(parameter, tensor_of(model, parameter))
+                refit = _refitted(model, parameter, old.detach(), axis, sorted(lost), found[parameter, axis], ridge)
+                new[parameter] = refit.weight
+                changed.append(refit)
+        return changed
+
+    return refitted
 
 
 def _copied(model: nn.Module) -> nn.Module:
@@ -71,7 +102,7 @@ def _copied(model: nn.Module) -> nn.Module:
         ) from error
 
 
-def _lost_entries(structure: Structure, removed: Mapping[str, Sequence[int]]) -> dict[Key, set[int]]:
+def lost_entries(structure: Structure, removed: Mapping[str, Sequence[int]]) -> dict[Key, set[int]]:
     """(parameter, axis) -> entries that read removed units, where the axis makes none."""
     makes = {(s.parameter, s.axis) for group in structure for s in group.slices if s.role == "in"}
     gone: dict[Key, set[int]] = defaultdict(set)
@@ -82,8 +113,12 @@ def _lost_entries(structure: Structure, removed: Mapping[str, Sequence[int]]) ->
     return gone
 
 
-def _moments(model: nn.Module, groups: list[Group], keys: Collection[Key], data: Tensor | Data) -> dict[Key, Moments]:
-    """Moments of what each weight reads, of those that are refitted."""
+def reading_moments(
+    model: nn.Module, structure: Structure, data: Tensor | Data, groups: Collection[str] = ()
+) -> dict[Key, Moments]:
+    """Moments of what each weight reads of the groups (none named: of all), of those weights that can be refitted."""
+    of = [structure[name] for name in groups] or list(structure)
+    keys = lost_entries(structure, {group.name: range(group.width) for group in of}).keys()
     found: dict[Key, Moments] = {}
     unfit: set[str] = set()
 
@@ -96,7 +131,7 @@ def _moments(model: nn.Module, groups: list[Group], keys: Collection[Key], data:
         else:
             found.setdefault(key, Moments()).add(reading.values, reading.bias)
 
-    watched = Watched(model, groups, see)
+    watched = Watched(model, of, see)
     with forked(model):  # a shuffling DataLoader draws its order from the global random state
         for batch in [(data,)] if isinstance(data, Tensor) else batches(data):
             watched(suited(batch[0], model))
@@ -113,24 +148,23 @@ def _moments(model: nn.Module, groups: list[Group], keys: Collection[Key], data:
 
 
 @torch.no_grad()
-def _refit(model: nn.Module, parameter: str, axis: int, lost: list[int], moments: Moments, ridge: float) -> None:
-    """Changes what `parameter` reads, in place."""
-    old = tensor_of(model, parameter)
+def _refitted(
+    model: nn.Module, parameter: str, old: Tensor, axis: int, lost: list[int], moments: Moments, ridge: float
+) -> Refit:
+    """`parameter` when it reads the lost entries from the others."""
     lost_index = torch.tensor(lost)
     kept_index = torch.tensor([i for i in range(old.shape[axis]) if i not in set(lost)])
     matrix, intercept = moments.regression(kept_index, lost_index, ridge)
     reading = old.movedim(axis, -1)[..., lost_index.to(old.device)].double().cpu()
     new = old.clone()
     new.movedim(axis, -1)[..., kept_index.to(old.device)] += (reading @ matrix).to(old)
-    if not _put(model, parameter, new) or not moments.centred:
-        return
-    for name in moments.biases:
-        bias = tensor_of(model, name)
-        shift = (reading @ intercept).flatten(1).sum(dim=1) if reading.dim() > 2 else reading @ intercept
-        _put(model, name, bias + shift.to(bias))
+    biases = {name: tensor_of(model, name).detach() for name in moments.biases if moments.centred}
+    shift = (reading @ intercept).flatten(1).sum(dim=1) if reading.dim() > 2 else reading @ intercept
+    return Refit(parameter, new, {name: bias + shift.to(bias) for name, bias in biases.items()})
 
 
-def _put(model: nn.Module, name: str, value: Tensor) -> bool:
+@torch.no_grad()
+def put(model: nn.Module, name: str, value: Tensor) -> bool:
     """Gives a weight another value; False, and nothing changed, where a parametrisation cannot."""
     path, _, leaf = name.rpartition(".")
     module = model.get_submodule(path)

@@ -77,3 +77,10 @@ class Moments:
         damped = within + ridge * scale * torch.eye(len(kept), dtype=torch.float64)
         matrix = torch.linalg.solve(damped, moments[kept][:, lost]).T
         return matrix, self.mean[lost] - matrix @ self.mean[kept]
+
+    def damped(self, ridge: float) -> Tensor:
+        """S + r I with the mean second moments S of all columns and r = ridge * mean diag S, 1 where all are 0."""
+        self._sum()
+        moments = self.squares / max(self.count, 1)
+        scale = float(moments.diagonal().mean()) or 1 / ridge
+        return moments + ridge * scale * torch.eye(len(moments), dtype=torch.float64)

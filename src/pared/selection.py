@@ -6,12 +6,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
 from pared import evaluation
 from pared.surgery import Plan, Structure, cut
-from pared.surgery.slices import Role
 
 Scope = Literal["group", "global"]
 
@@ -100,27 +98,6 @@ def select(
             "ask for more, or protect fewer groups"
         )
     return plan
-
-
-def by_unit(scores: Mapping[str, Tensor], structure: Structure, role: Role | None = None) -> dict[str, Tensor]:
-    """Reduces scores per weight to scores per unit: the mean over all weights that make or read the unit.
-
-    `role` "in" takes only the weights that make it, "out" only those that read it. Groups none of whose weights are
-    scored are left out. Returns group -> (units,).
-    """
-    reduced: dict[str, Tensor] = {}
-    for group in structure:
-        total: Tensor | float = 0.0
-        count = 0
-        for s in group.slices:
-            if s.parameter in scores and role in (None, s.role):
-                own = scores[s.parameter].narrow(s.axis, s.offset, s.blocks * group.width * s.inner)
-                own = torch.unflatten(own, s.axis, (s.blocks, group.width, s.inner))
-                total = total + own.sum(dim=[d for d in range(own.dim()) if d != s.axis + 1])
-                count += own.numel() // group.width
-        if isinstance(total, Tensor):
-            reduced[group.name] = total / count
-    return reduced
 
 
 def _checked(scores: Mapping[str, Tensor], structure: Structure, keep: Collection[str]) -> dict[str, Tensor]:

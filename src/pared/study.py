@@ -32,8 +32,8 @@ from pared.outcomes import (
     network_outcomes,
     test_comparisons,
 )
-from pared.selection import Ratio, Rule, Scope, by_unit, select
-from pared.surgery import Plan, Structure, cut, trace
+from pared.selection import Ratio, Rule, Scope, select
+from pared.surgery import Plan, Structure, by_unit, cut, trace
 from pared.training import TrainConfig
 from pared.training.fleet import fit_each
 from pared.types import Batch, Criterion, DivergedError, Loss, Progress

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from networks import snapshot, unchanged
 from pared.criteria import magnitude
-from pared.selection import by_unit, select
-from pared.surgery import Plan, Structure, cut, mask, trace
+from pared.selection import select
+from pared.surgery import Plan, Structure, by_unit, cut, mask, trace
 from pared.types import Batch
 from zoo import PROBES, ResNet18, Tower, probe
 

@@ -17,9 +17,8 @@ from torch.nn.functional import mse_loss
 import pared
 from networks import snapshot, unchanged
 from pared import criteria
-from pared.selection import by_unit
 from pared.signals import gated, open_gates
-from pared.surgery import Group, Plan, Structure, StructureError, cut, mask, replay, trace
+from pared.surgery import Group, Plan, Structure, StructureError, by_unit, cut, mask, replay, trace
 from pared.types import Batch
 from random_networks import KINDS, WITHOUT_WEIGHTS, Spec, specs
 from random_networks.plans import exact_plan, orders, reordered

@@ -5,34 +5,20 @@ of this form is a criterion; nothing is registered anywhere.
 """
 
 from pared.criteria.ablation import ablation
-from pared.criteria.activation import activation
+from pared.criteria.activation import activation, entropy
 from pared.criteria.baseline import random
 from pared.criteria.belsley import belsley, belsley_obs
 from pared.criteria.curvature import obd, obs, woodfisher
-from pared.criteria.gradient import taylor
+from pared.criteria.gradient import predicted_ablation, taylor
+from pared.criteria.greedy import greedy, reranked
 from pared.criteria.initial import grasp, movement, snip, synflow
 from pared.criteria.layerwise import layer_obs, obc, wanda
-from pared.criteria.weight import deviation, junk, magnitude
+from pared.criteria.redundancy import determinantal, least_squares, sample_diverse, similarity
+from pared.criteria.weight import deviation, junk, magnitude, norm
 
-# units, then weights: by size, first order, second order, layer by layer, collinearity; and the control
+# of units and of weights: the contract suite tells which by the names of the scores
 __all__ = [
-    "ablation",
-    "activation",
-    "belsley",
-    "belsley_obs",
-    "deviation",
-    "grasp",
-    "junk",
-    "layer_obs",
-    "magnitude",
-    "movement",
-    "obc",
-    "obd",
-    "obs",
-    "random",
-    "snip",
-    "synflow",
-    "taylor",
-    "wanda",
-    "woodfisher",
-]
+    "ablation", "activation", "belsley", "belsley_obs", "determinantal", "deviation", "entropy", "grasp", "greedy",
+    "junk", "layer_obs", "least_squares", "magnitude", "movement", "norm", "obc", "obd", "obs", "predicted_ablation",
+    "random", "reranked", "sample_diverse", "similarity", "snip", "synflow", "taylor", "wanda", "woodfisher",
+]  # fmt: skip

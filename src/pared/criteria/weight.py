@@ -5,9 +5,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pared.criteria.activation import activation
 from pared.data.batches import example, suited_batch
 from pared.signals import plain_parameters, prunable
-from pared.surgery import Group, StructureError, trace
+from pared.surgery import Group, StructureError, by_unit, trace
 from pared.types import Batch, Loss, Scores
 
 GATES = {4: ("i", "f", "g", "o"), 3: ("r", "z", "n"), 1: ("h",)}
@@ -35,6 +36,28 @@ def deviation(model: nn.Module, batch: Batch, loss: Loss) -> Scores:
     for name in prunable(model).shapes:
         spread = found[name].double().std(correction=0)
         scores[name] = torch.where(spread > 0, found[name].abs() / spread, 0.0)
+    return scores
+
+
+def norm(
+    model: nn.Module, batch: Batch, loss: Loss, *, side: Literal["out", "in"] = "out", spread: bool = False
+) -> Scores:
+    """Mean |w| of the weights that read a unit (onorm, "out") or make it (inorm, "in"); biases do not count.
+
+    onorm_j = (1/m) sum_k |W[k, j]| over all m weights that multiply h_j. A ReLU layer may hand a factor from its
+    weights on to the next one's and compute the same: `spread` makes up for it, |W[k, j]| * std(h_j).
+
+    Scores: group -> (units,), unit of the weight (with `spread` that of what is read), >= 0; of layers alike in width
+    and scale comparable. A group that no weight matrix makes or reads is left out. Cost: O(parameters), with `spread`
+    one forward pass. Source: He, Fan, Qian, Tan & Yu (2014), whose best of three was onorm.
+    """
+    batch = suited_batch(batch, model)
+    structure = trace(model, example(batch.x))
+    sizes = {name: weight.detach().abs() for name, weight in plain_parameters(model).items() if weight.dim() > 1}
+    scores = by_unit(sizes, structure, side)
+    if spread:
+        spreads = activation(model, batch, loss, statistic="std")
+        scores = {name: values * spreads[name] for name, values in scores.items()}
     return scores
 
 

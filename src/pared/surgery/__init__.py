@@ -9,11 +9,11 @@ from pared.surgery.optimiser import carry, carry_tensors
 from pared.surgery.plan import Deepen, Drop, Insert, Plan, Split
 from pared.surgery.replay import replay
 from pared.surgery.slices import Group, Slice, StructureError
-from pared.surgery.structure import Structure
+from pared.surgery.structure import Structure, by_unit
 from pared.surgery.trace import trace
 
 __all__ = [
-    "Deepen", "Drop", "Group", "Insert", "Plan", "Slice", "Split", "Structure", "StructureError", "carry",
+    "Deepen", "Drop", "Group", "Insert", "Plan", "Slice", "Split", "Structure", "StructureError", "by_unit", "carry",
     "carry_tensors", "cut", "deepen", "drop_layer", "insert", "load", "mask", "replay", "save", "split_layers", "trace",
     "widen",
 ]  # fmt: skip

@@ -1,15 +1,16 @@
 """Structure: which units of a network may be cut, as data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from pared.surgery.copies import held_tensors
 from pared.surgery.plan import Plan
-from pared.surgery.slices import Group, StructureError
+from pared.surgery.slices import Group, Role, StructureError
 
 
 class Note(NamedTuple):
@@ -146,3 +147,24 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
             for leaf in module.parametrizations:
                 found[f"{path}.{leaf}".lstrip(".")] = getattr(module, leaf)
     return found
+
+
+def by_unit(scores: Mapping[str, Tensor], structure: Structure, role: Role | None = None) -> dict[str, Tensor]:
+    """Reduces scores per weight to scores per unit: the mean over all weights that make or read the unit.
+
+    `role` "in" takes only the weights that make it, "out" only those that read it. Groups none of whose weights are
+    scored are left out. Returns group -> (units,).
+    """
+    reduced: dict[str, Tensor] = {}
+    for group in structure:
+        total: Tensor | float = 0.0
+        count = 0
+        for s in group.slices:
+            if s.parameter in scores and role in (None, s.role):
+                own = scores[s.parameter].narrow(s.axis, s.offset, s.blocks * group.width * s.inner)
+                own = torch.unflatten(own, s.axis, (s.blocks, group.width, s.inner))
+                total = total + own.sum(dim=[d for d in range(own.dim()) if d != s.axis + 1])
+                count += own.numel() // group.width
+        if isinstance(total, Tensor):
+            reduced[group.name] = total / count
+    return reduced
