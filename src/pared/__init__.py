@@ -10,6 +10,7 @@ from pared.evaluation import Comparison, compare
 from pared.export import SizeTable, compare_sizes, quantise, to_onnx
 from pared.gradual import Steps, gradual
 from pared.masks import Sparse, adapt_dropout, density, mask_weights, select_weights
+from pared.merging import merge
 from pared.models import Forecaster
 from pared.outcomes import Outcome
 from pared.selection import Budget, Count, Ratio, Threshold, cost_of, select
@@ -87,6 +88,7 @@ __all__ = [
     "load",
     "mask",
     "mask_weights",
+    "merge",
     "models",
     "predict_many",
     "prune",

@@ -11,9 +11,8 @@ from torch.nn.functional import mse_loss
 from kinds import KINDS
 from networks import batch, forecaster, mlp
 from pared import criteria
-from pared.selection import by_unit
 from pared.signals import prunable
-from pared.surgery import trace
+from pared.surgery import by_unit, trace
 from pared.testing import check_criterion
 
 NETWORKS = {"mlp": mlp, "lstm": partial(forecaster, "lstm", 0, (3, 2), (2,)), "cnn": KINDS["cnn"].build}
