@@ -1,36 +1,41 @@
-"""The command line: `pared run`, `pared data`, `pared predict`, `pared report`."""
+"""The command line: `pared run`, `pared data`, `pared predict`, `pared report`; `pared.replicate` adds its own."""
 
 import csv
-import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 import pared
 from pared import criteria, report, run, store
 from pared.data import BUILTINS, Series, load
 from pared.models.recurrent import Cell, Init
+from pared.replicate.command import app as replicate
 from pared.run import Predict, RunConfig
 from pared.selection import Scope
-from pared.surgery import Plan, StructureError
-from pared.types import DataError, DivergedError
+from pared.surgery import Plan
+from pared.terminal import (
+    INTERRUPTED,
+    clear_errors,
+    err,
+    heed_interrupts,
+    ignore_interrupts,
+    numbers,
+    option,
+    out,
+    processors,
+    shown_progress,
+    words,
+)
+from pared.types import DataError
 
-WRONG_INPUT, DIVERGED, INTERRUPTED = 2, 1, 130
 QUICK = {"epochs": 40, "seeds": 1}
 QUICK_HELP = "40 epochs and one seed: soon done, but supports no claim."
-Number = TypeVar("Number", int, float)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,11 +44,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Finds the smallest neural network that predicts as well as the large one, and proves it.",
 )
-out, err = Console(highlight=False), Console(stderr=True, highlight=False)
-
-
-def _option(panel: str, text: str, *names: str, least: int | None = None) -> Any:
-    return typer.Option(*names, help=text, rich_help_panel=panel, min=least)
+app.add_typer(replicate, name="replicate")
 
 
 def _joined(values: tuple[Any, ...]) -> str:
@@ -54,8 +55,8 @@ DEFAULT = RunConfig()
 SeriesName = Annotated[
     str, typer.Argument(metavar="SERIES", help="A built-in series (see `pared data`) or a CSV file.")
 ]
-Column = Annotated[str | None, _option("Data", "CSV: the column to forecast (default: the only numeric one).")]
-Features = Annotated[str, _option("Data", "CSV: further input columns, separated by commas.")]
+Column = Annotated[str | None, option("Data", "CSV: the column to forecast (default: the only numeric one).")]
+Features = Annotated[str, option("Data", "CSV: further input columns, separated by commas.")]
 
 
 @app.command("run")
@@ -63,34 +64,30 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
     series: SeriesName,
     column: Column = None,
     features: Features = "",
-    window: Annotated[int, _option("Data", "Past values the network sees; 0: what suits the series.")] = DEFAULT.window,
-    horizon: Annotated[int, _option("Data", "How many steps ahead to forecast.")] = DEFAULT.horizon,
-    predict: Annotated[Predict, _option("Data", "What the network puts out; increments suit smooth flows.")] = "auto",
-    cell: Annotated[Cell, _option("Network", "Kind of the recurrent layers.")] = DEFAULT.cell,
-    recurrent: Annotated[str, _option("Network", "Units of the recurrent layers.")] = _joined(DEFAULT.recurrent),
-    dense: Annotated[str, _option("Network", "Units of the hidden dense layers; '' for none.")] = _joined(
-        DEFAULT.dense
-    ),
-    init: Annotated[Init, _option("Network", "Law of the initial weights.")] = DEFAULT.init,
-    epochs: Annotated[
-        int | None, _option("Training", f"Epochs of the full network (default {DEFAULT.epochs}).")
-    ] = None,
-    refit_epochs: Annotated[int, _option("Training", "Epochs after a cut; 0: a fifth of --epochs.")] = 0,
-    lr: Annotated[float, _option("Training", "Learning rate at the start.")] = DEFAULT.lr,
-    batch_size: Annotated[int, _option("Training", "Windows in one training step.")] = DEFAULT.batch_size,
-    criterion: Annotated[str, _option("Cutting", f"What scores units: {', '.join(criteria.__all__)}.")] = "taylor",
-    ratios: Annotated[str, _option("Cutting", "Fractions of the units to remove, each tried.")] = _joined(
+    window: Annotated[int, option("Data", "Past values the network sees; 0: what suits the series.")] = DEFAULT.window,
+    horizon: Annotated[int, option("Data", "How many steps ahead to forecast.")] = DEFAULT.horizon,
+    predict: Annotated[Predict, option("Data", "What the network puts out; increments suit smooth flows.")] = "auto",
+    cell: Annotated[Cell, option("Network", "Kind of the recurrent layers.")] = DEFAULT.cell,
+    recurrent: Annotated[str, option("Network", "Units of the recurrent layers.")] = _joined(DEFAULT.recurrent),
+    dense: Annotated[str, option("Network", "Units of the hidden dense layers; '' for none.")] = _joined(DEFAULT.dense),
+    init: Annotated[Init, option("Network", "Law of the initial weights.")] = DEFAULT.init,
+    epochs: Annotated[int | None, option("Training", f"Epochs of the full network (default {DEFAULT.epochs}).")] = None,
+    refit_epochs: Annotated[int, option("Training", "Epochs after a cut; 0: a fifth of --epochs.")] = 0,
+    lr: Annotated[float, option("Training", "Learning rate at the start.")] = DEFAULT.lr,
+    batch_size: Annotated[int, option("Training", "Windows in one training step.")] = DEFAULT.batch_size,
+    criterion: Annotated[str, option("Cutting", f"What scores units: {', '.join(criteria.__all__)}.")] = "taylor",
+    ratios: Annotated[str, option("Cutting", "Fractions of the units to remove, each tried.")] = _joined(
         DEFAULT.ratios
     ),
-    thresholds: Annotated[str, _option("Cutting", "Also remove units scoring below these (junk: 0.09,0.1,0.11).")] = "",
-    scope: Annotated[Scope, _option("Cutting", "Rank units within each layer, or over all layers.")] = DEFAULT.scope,
-    keep: Annotated[str, _option("Cutting", "Layers left whole, names or patterns: 'recurrent.1*,head*'.")] = "",
-    margin: Annotated[float, _option("Evidence", "How much more error counts as 'as good'.")] = DEFAULT.margin,
-    seeds: Annotated[int | None, _option("Evidence", f"Networks on each block (default {DEFAULT.seeds}).")] = None,
-    seed: Annotated[int, _option("Evidence", "First seed; the same seed gives the same outcomes.")] = DEFAULT.seed,
-    quick: Annotated[bool, _option("Evidence", QUICK_HELP, "--quick")] = False,
-    folder: Annotated[Path, _option("Output", "Where the run's folder is made.", "--out")] = Path("runs"),
-    jobs: Annotated[int, _option("Output", "Networks trained at a time; 0: one a processor.", least=0)] = 0,
+    thresholds: Annotated[str, option("Cutting", "Also remove units scoring below these (junk: 0.09,0.1,0.11).")] = "",
+    scope: Annotated[Scope, option("Cutting", "Rank units within each layer, or over all layers.")] = DEFAULT.scope,
+    keep: Annotated[str, option("Cutting", "Layers left whole, names or patterns: 'recurrent.1*,head*'.")] = "",
+    margin: Annotated[float, option("Evidence", "How much more error counts as 'as good'.")] = DEFAULT.margin,
+    seeds: Annotated[int | None, option("Evidence", f"Networks on each block (default {DEFAULT.seeds}).")] = None,
+    seed: Annotated[int, option("Evidence", "First seed; the same seed gives the same outcomes.")] = DEFAULT.seed,
+    quick: Annotated[bool, option("Evidence", QUICK_HELP, "--quick")] = False,
+    folder: Annotated[Path, option("Output", "Where the run's folder is made.", "--out")] = Path("runs"),
+    jobs: Annotated[int, option("Output", "Networks trained at a time; 0: one a processor.", least=0)] = 0,
 ) -> None:
     """Find the smallest recurrent forecaster of SERIES that predicts as well as the large one.
 
@@ -101,11 +98,11 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
     Leaves report.html, outcomes.json, plan.json, model.safetensors and config.toml in a new folder under --out.
     """
     short: dict[str, Any] = QUICK if quick else {}
-    with _clear_errors():
+    with clear_errors():
         config = RunConfig(
             cell=cell,
-            recurrent=_numbers("--recurrent", recurrent, int),
-            dense=_numbers("--dense", dense, int),
+            recurrent=numbers("--recurrent", recurrent, int),
+            dense=numbers("--dense", dense, int),
             init=init,
             window=window,
             horizon=horizon,
@@ -117,32 +114,32 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
             seed=seed,
             seeds=seeds if seeds is not None else short.get("seeds", DEFAULT.seeds),
             criterion=criterion,
-            ratios=_numbers("--ratios", ratios, float),
-            thresholds=_numbers("--thresholds", thresholds, float),
+            ratios=numbers("--ratios", ratios, float),
+            thresholds=numbers("--thresholds", thresholds, float),
             scope=scope,
-            keep=_words(keep),
+            keep=words(keep),
             margin=margin,
             quick=quick,
         )
-        data = load(series, column, _words(features))
-        _run(data, config, folder, jobs or _processors())
+        data = load(series, column, words(features))
+        _run(data, config, folder, jobs or processors())
 
 
 def _run(series: Series, config: RunConfig, base: Path, jobs: int) -> None:
     started = time.perf_counter()
     torch.set_num_threads(1)
     splits = run.prepare(series, config)
-    with _progress() as progress:
+    with shown_progress() as progress:
         work = run.investigation(series, splits, config, jobs, progress)
         with store.new_folder(base, series.name, config.seed) as folder:
             try:
                 evidence = work.run()
             except KeyboardInterrupt:
-                _ignore_interrupts()
+                ignore_interrupts()
                 record = run.partial_record(series, splits, config, work.finished())
                 _write_interrupted(folder, record | {"seconds": {"total": time.perf_counter() - started}})
                 raise typer.Exit(INTERRUPTED) from None
-            _ignore_interrupts()
+            ignore_interrupts()
             record = run.record(series, splits, config, evidence)
             record |= {"seconds": {"total": time.perf_counter() - started}}
             key = run.shipped_key(evidence)
@@ -164,11 +161,6 @@ def _write_interrupted(folder: Path, record: dict[str, Any]) -> None:
     err.print(f"[yellow]Interrupted.[/] {kept}", soft_wrap=True)
 
 
-def _ignore_interrupts() -> None:
-    """Writing what is finished and leaving takes seconds, in which a (second) Ctrl-C must not leave half a folder."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 @app.command("data")
 def data_command(
     series: Annotated[str | None, typer.Argument(metavar="SERIES", help="A built-in series or a CSV file.")] = None,
@@ -183,8 +175,8 @@ def data_command(
             table.add_row(name, text)
         out.print(table)
         return
-    with _clear_errors():
-        data = load(series, column, _words(features))
+    with clear_errors():
+        data = load(series, column, words(features))
         target = data.values[:, 0]
         out.print(f"[bold]{escape(data.name)}[/]: {escape(data.source)}")
         out.print(
@@ -212,7 +204,7 @@ def predict_command(
 
     Writes the columns row (counted from 1), actual and forecast; rows beyond the end have no actual value.
     """
-    with _clear_errors():
+    with clear_errors():
         network, window, scaler = store.read_model(model)
         names = scaler.columns
         learnt = names[0] if Path(series).is_file() else None  # a built-in series has but one column
@@ -229,7 +221,7 @@ def report_command(
     ] = None,
 ) -> None:
     """Draw the report of a run anew from its outcomes.json."""
-    with _clear_errors():
+    with clear_errors():
         if file is not None and file.exists():
             raise DataError(f"{file} exists and is not overwritten; choose another --out")
         target = file or folder / store.REPORT
@@ -252,61 +244,6 @@ def main() -> None:
     """The entry point of the `pared` command."""
     heed_interrupts()
     app()
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, of a kind that does not end the process once it was caught.
-
-    Python remembers a plain KeyboardInterrupt that passes through `exec`, which libraries use as they compile, and ends
-    the process by signal for it although it was handled.
-    """
-
-
-def heed_interrupts() -> None:
-    """Ctrl-C raises `Interrupted`, unless whoever started this process turned it off."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupt)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise Interrupted
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """What a user can mend ends in one message and exit code 2, not in a traceback."""
-    try:
-        yield
-    except DivergedError as error:
-        err.print(f"[red]Diverged:[/] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(DIVERGED) from error
-    except BrokenPipeError:
-        raise  # `pared predict ... | head`: Typer leaves without a word
-    except (DataError, StructureError, OSError) as error:
-        text = str(error)
-        if isinstance(error, OSError) and error.filename is not None:  # reading has errors of its own
-            text = f"{error.filename} cannot be written: {error.strerror}; choose another --out"
-        err.print(f"[red]Error:[/] {escape(text)}", soft_wrap=True)
-        raise typer.Exit(WRONG_INPUT) from error
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar a stage with the time left; a line a stage where the output is not a terminal."""
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    tasks: dict[str, Any] = {}
-    with Progress(*columns, console=err, disable=not err.is_terminal) as bars:
-
-        def show(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-                if not err.is_terminal:
-                    err.print(f"{stage} ({total})")
-            bars.update(tasks[stage], completed=done)
-
-        yield show
 
 
 def _summary(record: dict[str, Any], folder: Path) -> None:
@@ -357,18 +294,3 @@ def _write_csv(file: Path | None, header: tuple[str, ...], rows: list[list[Any]]
     with file.open("x", newline="", encoding="utf-8") as stream:  # "x": never overwrites
         csv.writer(stream, lineterminator="\n").writerows([header, *rows])
     err.print(f"written: {escape(str(file))}", soft_wrap=True)
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def _numbers(option: str, text: str, kind: type[Number]) -> tuple[Number, ...]:
-    try:
-        return tuple(kind(word) for word in _words(text))
-    except ValueError as error:
-        raise DataError(f"{option} takes numbers separated by commas, got {text!r}") from error
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -116,13 +116,13 @@ def _in_threads(members: dict[int, _Member], loss: Loss, jobs: int) -> Iterator[
 def _in_processes(members: dict[int, _Member], loss: Loss, jobs: int) -> Iterator[tuple[int, Fit]]:
     if members:
         calls = (delayed(_fit_on_one_thread)(index, member, loss) for index, member in members.items())
-        with _interrupts_wait():
+        with interrupts_wait():
             fits = Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)
         yield from fits
 
 
 @contextmanager
-def _interrupts_wait() -> Iterator[None]:
+def interrupts_wait() -> Iterator[None]:
     """Ctrl-C waits until the end; in processes that start meanwhile for ever, as this one is to end them, silently."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield

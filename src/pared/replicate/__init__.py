@@ -1,0 +1,1 @@
+"""Papers replicated: one folder a paper, its numbers, its protocol, and ours beside them."""

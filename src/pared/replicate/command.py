@@ -1,0 +1,69 @@
+"""`pared replicate`: a command a paper."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from pared.replicate import junk_neuron
+from pared.terminal import (
+    INTERRUPTED,
+    clear_errors,
+    err,
+    ignore_interrupts,
+    option,
+    out,
+    processors,
+    shown_progress,
+    words,
+)
+
+app = typer.Typer(no_args_is_help=True, help="Repeat a published study with controls, ours beside the paper's.")
+
+
+@app.callback()
+def _replicate() -> None:
+    """Repeat a published study with controls, ours beside the paper's."""
+
+
+@app.command("junk-neuron")
+def junk_neuron_command(
+    quick: Annotated[bool, option("Study", "A few networks, about 2 minutes; supports no claim.", "--quick")] = False,
+    budget: Annotated[str, option("Study", f"Training budgets: {', '.join(junk_neuron.BUDGETS)} (default: all).")] = "",
+    systems: Annotated[str, option("Study", f"Systems: {', '.join(junk_neuron.SYSTEMS)} (default: all).")] = "",
+    seeds: Annotated[
+        int | None, option("Study", "Networks on each block (default 20; of the converged budget 5).")
+    ] = None,
+    folder: Annotated[
+        Path, option("Output", "Where the folder replicate-junk-neuron[-quick] is made or found.", "--out")
+    ] = Path("runs"),
+    jobs: Annotated[int, option("Output", "Tasks done at a time; 0: one a processor.", least=0)] = 0,
+) -> None:
+    """Deleting "junk neurons" (Huang, Gu & Yang 2022), replicated with controls on seven chaotic systems.
+
+    Trains the paper's networks on its blocks under three budgets fixed beforehand (about an epoch, ten epochs, to
+    convergence), deletes units by both readings of its index and by controls, with and without training after it, and
+    sets its tables beside ours, each difference with a paired interval.
+
+    Every finished piece is kept: the same command goes on where it was stopped. Leaves report.html, results.json,
+    settings.json and the folder parts. On two processors the two short budgets take half an hour, the converged one a
+    little over an hour.
+    """
+    with clear_errors():
+        settings = junk_neuron.settings(quick, words(budget), words(systems), seeds)
+        target = folder / ("replicate-junk-neuron" + ("-quick" if quick else ""))
+        junk_neuron.open_folder(target, settings)
+        with shown_progress() as progress:
+            stopped = False
+            try:
+                junk_neuron.work(target, settings, jobs or processors(), progress)
+            except KeyboardInterrupt:
+                stopped = True
+            ignore_interrupts()
+            found = junk_neuron.report(target, settings)
+        for line in found:
+            out.print(escape(line), soft_wrap=True)
+        if stopped:
+            err.print("[yellow]Interrupted.[/] What is finished is kept; the same command goes on.", soft_wrap=True)
+            raise typer.Exit(INTERRUPTED)
