@@ -14,7 +14,7 @@ from pared.report import captions
 from pared.report.summary import Record, finite, floats, level, limit, mean, number, ratio, values
 from pared.report.svg import BLUE, GREY, INK, VERMILION, Drawing, canvas, inline, percentage, power
 
-_MAP = LinearSegmentedColormap.from_list("paper", ["#f7f9fb", "#9ecae1", "#2878b5", "#08306b"], N=64)
+MAP = LinearSegmentedColormap.from_list("paper", ["#f7f9fb", "#9ecae1", "#2878b5", "#08306b"], N=64)
 _TICKS = tuple(step * 10.0**power_of_ten for power_of_ten in range(-3, 3) for step in (1, 2, 5))
 
 
@@ -61,7 +61,7 @@ def _untrained(units: int, cell: str, init: str) -> float:
 def _heat_map(axes: Axes, matrix: np.ndarray) -> None:
     rows, columns = matrix.shape
     tiles = {"edgecolors": "white", "linewidth": 0.6} if columns <= 32 else {"rasterized": columns > 64}
-    mesh = axes.pcolormesh(np.arange(columns + 1) - 0.5, np.arange(rows + 1) - 0.5, matrix, cmap=_MAP, vmin=0, **tiles)
+    mesh = axes.pcolormesh(np.arange(columns + 1) - 0.5, np.arange(rows + 1) - 0.5, matrix, cmap=MAP, vmin=0, **tiles)
     axes.invert_yaxis()
     axes.grid(False)
     axes.set(ylabel="to unit", title="|weight|")

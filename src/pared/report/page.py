@@ -3,7 +3,7 @@
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, Template
+from jinja2 import Environment, FunctionLoader, Template
 
 from pared.report import claims, figures, forecasts, tables
 from pared.report.summary import Record
@@ -25,7 +25,7 @@ def page(record: Record) -> str:
             forecasts.forecast(record),
             forecasts.curves(record),
         ]
-    html: str = _template().render(
+    html: str = template("pared.report", "template.html.j2").render(
         record=record,
         data=record.get("data") or {},
         settings=record.get("settings") or {},
@@ -47,6 +47,16 @@ def write(record: Record, path: str | Path) -> Path:
     return path
 
 
-def _template() -> Template:
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(files("pared.report").joinpath("template.html.j2").read_text(encoding="utf-8"))
+def template(package: str, name: str) -> Template:
+    """A page's template; it may import the table and include the style of this package."""
+    environment = Environment(
+        loader=FunctionLoader(lambda part: _text("pared.report", part)),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.from_string(_text(package, name))
+
+
+def _text(package: str, name: str) -> str:
+    return files(package).joinpath(name).read_text(encoding="utf-8")

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from pared.replicate.junk_neuron.folder import RESULTS, Settings, finished, open_folder, settings, work, write
+from pared.replicate.junk_neuron.findings import notes, regime
+from pared.replicate.junk_neuron.folder import REPORT, RESULTS, Settings, finished, open_folder, settings, work, write
+from pared.replicate.junk_neuron.page import write_page
 from pared.replicate.junk_neuron.protocol import BUDGETS
 from pared.replicate.junk_neuron.published import SYSTEMS
 from pared.replicate.junk_neuron.record import build
@@ -11,8 +13,15 @@ __all__ = ["BUDGETS", "SYSTEMS", "Settings", "open_folder", "report", "settings"
 
 
 def report(folder: Path, settings: Settings) -> list[str]:
-    """Writes results.json from what is finished; returns what to say."""
+    """Writes results.json and report.html from what is finished; returns what to say of it."""
     results = finished(folder, settings)
-    if results:
-        write(folder / RESULTS, build(results, settings))
-    return [f"{len(results)} of {len(settings.tasks())} tasks are finished in {folder}"]
+    said = [f"{len(results)} of {len(settings.tasks())} tasks are finished in {folder}"]
+    if not any(seed is not None for _, _, seed in results):
+        return said
+    record = build(results, settings)
+    write(folder / RESULTS, record)
+    write_page(record, folder / REPORT)
+    for name, budget in record["budgets"].items():
+        if budget["pooled"]:
+            said += [f"{name}: {sentence}" for sentence in regime(budget)[:2]]
+    return [*notes(record), *said, f"report: {folder / REPORT}"]

@@ -232,6 +232,16 @@ def _rule(gains: Any, twins: Any) -> Rule:
     )
 
 
+def best_threshold(sample: Sample) -> dict[str, float]:
+    """The threshold whose published size counts most one-step directions, ties to the first: mean, lowest and highest
+    over seeds."""
+    thresholds = sample.system.thresholds
+    cells = [Cell("scratch", "", Amount("published", place)) for place in range(len(thresholds))]
+    hits = [pooled_hits(sample, cell, "hits") for cell in cells]
+    best = [thresholds[int(np.argmax([each[seed] for each in hits]))] for seed in hits[0]]
+    return {"mean": float(np.mean(best)), "low": min(best), "high": max(best)}
+
+
 @dataclass(frozen=True)
 class Level:
     """How good forecasters are, over all blocks and seeds; accuracies in per cent.

@@ -28,7 +28,7 @@ class Budget:
 
     `longer` names systems that are trained for more epochs than the others. `cosine` lets the learning rate rise over
     the first tenth and fall to 0, else it is constant. `view` "paper": the paper's windows and values scaled
-    to [0, 1]; "default": what `pared run` takes, values or increments, and windows of 2 (Rossler: 4), scaled to [-1, 1].
+    to [0, 1]; "default": what `pared run` takes, values or increments, windows of 2 (Rossler: 4), [-1, 1].
     """
 
     name: str

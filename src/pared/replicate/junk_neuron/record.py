@@ -18,6 +18,7 @@ from pared.replicate.junk_neuron.analysis import (
     Sample,
     accuracy_difference,
     best_of_thresholds,
+    best_threshold,
     error_ratio,
     level,
     naive,
@@ -25,7 +26,7 @@ from pared.replicate.junk_neuron.analysis import (
 )
 from pared.replicate.junk_neuron.arms import READINGS, Order
 from pared.replicate.junk_neuron.folder import FORMAT, Results, Settings
-from pared.replicate.junk_neuron.protocol import Budget, parameters
+from pared.replicate.junk_neuron.protocol import Budget, parameters, window_of
 from pared.replicate.junk_neuron.published import PAPER
 
 AMOUNTS = (ONE, QUARTER, HALF)
@@ -86,12 +87,14 @@ def _system(results: Results, budget: Budget, sample: Sample) -> dict[str, Any]:
         "seeds": seeds,
         "steps": budget.steps(system),
         "epochs": budget.training(system, 0).epochs,
+        "window": window_of(system, budget.view),
         "parameters": parameters(system),
         "full": asdict(level(sample.group(FULL))),
         "naive": {name: asdict(each) for name, each in naive(results, budget.name, system).items()},
         "sweep": [_sweep(sample, place) for place in range(len(system.thresholds))],
         "contrasts": _contrasts([sample]),
         "rule": _rules([sample]),
+        "best_threshold": best_threshold(sample),
         "gate": sample.results[0][1]["gate"],
         "index": {
             reading: [float(value) for value in sample.results[0][1]["index"][0][reading]] for reading in READINGS
