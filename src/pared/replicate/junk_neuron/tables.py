@@ -203,7 +203,8 @@ def reached(record: Record) -> Table:
         full = each["full"]
         rows.append((
             name, f"{goal:.0f}", _shown(full["free"], 2), "yes" if full["free"] >= goal else "no",
-            _shown(full["worst"]), _shown(full["direction"], 2), significant(full["nrmse"]), _shown(full["vpt"]), f"{each['steps']:,}",
+            _shown(full["worst"]), _shown(full["direction"], 2), significant(full["nrmse"]),
+            _shown(full["vpt"]), f"{each['steps']:,}",
             f"{each['parameters']:,}", *(_shown(each["naive"].get(naive, {}).get("free")) for naive in names),
         ))  # fmt: skip
     return Table(head, tuple(rows))
