@@ -11,7 +11,7 @@ from pared.export import SizeTable, compare_sizes, quantise, to_onnx
 from pared.gradual import Steps, gradual
 from pared.masks import Sparse, adapt_dropout, density, mask_weights, select_weights
 from pared.merging import merge
-from pared.models import Forecaster
+from pared.models import MLP, Forecaster
 from pared.outcomes import Outcome
 from pared.selection import Budget, Count, Ratio, Threshold, cost_of, select
 from pared.study import StudySettings, prune, study
@@ -36,12 +36,13 @@ from pared.surgery import (
     trace,
     widen,
 )
-from pared.training import Fit, TrainConfig, fit, fit_many, predict_many
 from pared.types import Batch, DataError, DivergedError, Masks
+from pared.training import Fit, TrainConfig, engine_of, fit, fit_each, fit_many, predict_many
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "MLP",
     "Batch",
     "Budget",
     "Comparison",
@@ -80,8 +81,10 @@ __all__ = [
     "deepen",
     "density",
     "drop_layer",
+    "engine_of",
     "evaluation",
     "fit",
+    "fit_each",
     "fit_many",
     "gradual",
     "insert",

@@ -156,6 +156,20 @@ def optimiser_for(model: nn.Module, config: TrainConfig, resume: Fit | None) -> 
     return optimiser
 
 
+def is_plain(resume: Fit | None, config: TrainConfig) -> bool:
+    """Whether an optimiser's state, which may come from elsewhere, is none, or Adam's at one step of all parameters."""
+    states = [state for state in resume.optimiser_state["state"].values() if state] if resume else []
+    if not states:
+        return True
+    return (
+        resume is not None
+        and config.optimiser != "sgd"
+        and len(states) == len(list(resume.model.parameters()))
+        and all(state.keys() == {"step", "exp_avg", "exp_avg_sq"} for state in states)
+        and len({float(state["step"]) for state in states}) == 1
+    )
+
+
 def sample_orders(count: int, config: TrainConfig) -> Iterator[Tensor]:
     """The order of samples in each epoch, from the seed alone; every engine reads the same one."""
     generator = torch.Generator().manual_seed(config.seed)

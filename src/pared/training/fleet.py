@@ -7,22 +7,23 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
-from typing import Literal, NamedTuple
 
 import torch
 from joblib import Parallel, delayed
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from pared.training import kernel
-from pared.training.fit import Fit, TrainConfig, TrainingData, fit
+from pared.training import batched, kernel
+from pared.training.batched import Member
+from pared.training.engines import FEW, Engine, choose, waves
+from pared.training.fit import Fit, TrainConfig, TrainingData, check_data, fit
 from pared.training.stacks import stack_of, takes
 from pared.types import Loss
 
-Engine = Literal["auto", "kernel", "loop"]
 
-
-def fit_many(
+def fit_many(  # noqa: PLR0913
     models: Sequence[nn.Module],
     splits: Sequence[TrainingData],
     configs: Sequence[TrainConfig],
@@ -30,18 +31,27 @@ def fit_many(
     resume: Sequence[Fit] | None = None,
     jobs: int = 1,
     engine: Engine = "auto",
+    progress: bool = False,
 ) -> list[Fit]:
     """Trains member i on `splits[i]` with `configs[i]`, as `fit` does; the result does not depend on its companions.
 
     `jobs` members are trained at a time, each on one processor. A small recurrent forecaster or MLP is trained by the
-    compiled kernel (`kernel.supports`), any other member by the plain loop: its own shape decides, never how many there
-    are. `engine` overrides that; the two agree to float32 rounding.
+    compiled kernel; where numba is not, or where it is another small module that `torch.func` can follow, in step with
+    members of its shape, if there are at least eight; any other member by the plain loop. `engine_of` says which and
+    why, `engine` overrides it. A member's shape decides, but for that number eight: in step, a member differs from the
+    loop, and with its companions, by float32 rounding (1e-6 of the gradient's norm a step), elsewhere not by a bit.
 
-    Returns the fits in the order of the models. Raises ValueError when the three lists differ in length, and with
-    `engine="kernel"` where a member is beyond it.
+    A member whose loss is no finite number, NaN among its data say, ends alone: its fit says `diverged`, and its place
+    in the list says which it is. `progress` draws a bar on stderr. To go on after an interruption, take the fits from
+    `fit_each`, store them as they come, and call it again for the members that are missing.
+
+    Returns the fits in the order of the models. Raises ValueError when the lists differ in length, and, naming the
+    member, where it has no training data or is beyond the `engine` asked for.
     """
     fits: list[Fit | None] = [None] * len(models)
-    for index, member in fit_each(models, splits, configs, loss, resume, jobs, engine):
+    stream = fit_each(models, splits, configs, loss, resume, jobs, engine)
+    bar = track(stream, "training", len(models), console=Console(stderr=True), disable=not progress)
+    for index, member in bar:
         fits[index] = member
     return [member for member in fits if member is not None]
 
@@ -63,41 +73,33 @@ def fit_each(
         counts = f"{len(models)} models, {len(splits)} splits, {len(configs)} configs"
         raise ValueError(f"give one split and one config a model, got {counts}")
     earlier: Sequence[Fit | None] = resume or [None] * len(models)
-    members = [_Member(*parts) for parts in zip(models, splits, configs, earlier, strict=True)]
-    by_kernel = {index: _goes_to_kernel(index, member, loss, engine) for index, member in enumerate(members)}
+    members = dict(enumerate(Member(*parts) for parts in zip(models, splits, configs, earlier, strict=True)))
+    chosen: dict[str, dict[int, Member]] = {"kernel": {}, "batched": {}, "loop": {}}
+    for index, member in members.items():
+        chosen[_engine(index, member, loss, engine)][index] = member
+    groups, alone = waves(chosen["batched"], jobs, few=1 if engine == "batched" else FEW)
+    rest = sorted([*chosen["loop"], *alone])
     if jobs == 1:
-        for index, member in enumerate(members):
-            yield index, _fit_by_kernel(member, loss) if by_kernel[index] else _fit_by_loop(member, loss)
+        for index in sorted([*chosen["kernel"], *rest]):
+            yield index, (_fit_by_kernel if index in chosen["kernel"] else _fit_by_loop)(members[index], loss)
+        for group in groups:
+            yield from zip(group, batched.fit([members[index] for index in group], loss), strict=True)
     else:
-        yield from _in_threads({index: member for index, member in enumerate(members) if by_kernel[index]}, loss, jobs)
-        rest = {index: member for index, member in enumerate(members) if not by_kernel[index]}
-        yield from _in_processes(rest, loss, jobs)
+        yield from _in_threads(chosen["kernel"], loss, jobs)
+        tasks = [*groups, *([index] for index in rest)]
+        yield from _in_processes([{index: members[index] for index in task} for task in tasks], loss, jobs)
 
 
-class _Member(NamedTuple):
-    model: nn.Module
-    split: TrainingData
-    config: TrainConfig
-    resume: Fit | None
-
-    @property
-    def start(self) -> nn.Module:
-        """The module that training goes on from."""
-        return self.resume.model if self.resume else self.model
+def _engine(index: int, member: Member, loss: Loss, engine: Engine) -> str:
+    """The engine for a member; errors name it."""
+    try:
+        check_data(member.split, member.config)
+        return choose(member, loss, engine).engine
+    except ValueError as error:
+        raise ValueError(f"member {index}: {error}") from error
 
 
-def _goes_to_kernel(index: int, member: _Member, loss: Loss, engine: Engine) -> bool:
-    if engine not in ("auto", "kernel", "loop"):
-        raise ValueError(f"unknown engine {engine!r}; choose auto, kernel or loop")
-    if engine == "loop":
-        return False
-    suits = kernel.supports(member.start, loss) and kernel.reads(member.start, member.split, loss)
-    if engine == "kernel" and not suits:
-        raise ValueError(f"the kernel cannot train member {index}; see kernel.supports, or use engine='auto'")
-    return suits
-
-
-def _in_threads(members: dict[int, _Member], loss: Loss, jobs: int) -> Iterator[tuple[int, Fit]]:
+def _in_threads(members: dict[int, Member], loss: Loss, jobs: int) -> Iterator[tuple[int, Fit]]:
     if not members:
         return
     for kind in {kernel.kind_of(member.start) for member in members.values()}:
@@ -113,12 +115,13 @@ def _in_threads(members: dict[int, _Member], loss: Loss, jobs: int) -> Iterator[
         pool.shutdown(cancel_futures=True)
 
 
-def _in_processes(members: dict[int, _Member], loss: Loss, jobs: int) -> Iterator[tuple[int, Fit]]:
-    if members:
-        calls = (delayed(_fit_on_one_thread)(index, member, loss) for index, member in members.items())
+def _in_processes(groups: list[dict[int, Member]], loss: Loss, jobs: int) -> Iterator[tuple[int, Fit]]:
+    if groups:
+        calls = (delayed(_fit_on_one_thread)(group, loss) for group in groups)
         with interrupts_wait():
             fits = Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)
-        yield from fits
+        for some in fits:
+            yield from some
 
 
 @contextmanager
@@ -135,16 +138,18 @@ def interrupts_wait() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _fit_on_one_thread(index: int, member: _Member, loss: Loss) -> tuple[int, Fit]:
+def _fit_on_one_thread(group: dict[int, Member], loss: Loss) -> list[tuple[int, Fit]]:
     torch.set_num_threads(1)
-    return index, _fit_by_loop(member, loss)
+    members = list(group.values())
+    fits = [_fit_by_loop(members[0], loss)] if len(members) == 1 else batched.fit(members, loss)
+    return list(zip(group, fits, strict=True))
 
 
-def _fit_by_kernel(member: _Member, loss: Loss, stop: threading.Event | None = None) -> Fit:
+def _fit_by_kernel(member: Member, loss: Loss, stop: threading.Event | None = None) -> Fit:
     return kernel.fit(member.model, member.split, member.config, loss, member.resume, stop)
 
 
-def _fit_by_loop(member: _Member, loss: Loss) -> Fit:
+def _fit_by_loop(member: Member, loss: Loss) -> Fit:
     return fit(member.model, member.split, member.config, loss, member.resume)
 
 

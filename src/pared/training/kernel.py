@@ -17,7 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from pared.training.fit import Fit, TrainConfig, TrainingData, check_data, finite, optimiser_for, sample_orders
+from pared.training.fit import (
+    Fit,
+    TrainConfig,
+    TrainingData,
+    check_data,
+    finite,
+    is_plain,
+    optimiser_for,
+    sample_orders,
+)
 from pared.training.fit import fit as fit_by_loop
 from pared.training.kernel_layout import LANES, STEPS, Floats, Layout, layout
 from pared.training.stacks import Stack, answers, stack_of, takes
@@ -133,11 +142,11 @@ def fit(
             "give float32 x (samples, window, inputs) or (samples, inputs) to an MLP, and float32 y (samples, outputs) "
             "or, for cross entropy, int64 classes (samples,), on the CPU"
         )
+    if not is_plain(resume, config):
+        return fit_by_loop(model, split, config, loss, resume)
     started = time.perf_counter()
     trained = copy.deepcopy(source)
     optimiser = optimiser_for(trained, config, resume)
-    if not _is_plain(optimiser):
-        return fit_by_loop(model, split, config, loss, resume)
     stack = _stack(trained)
     places = layout(stack, _window(stack, split.train.x), config.batch_size, loss is cross_entropy)
     member = _packed(optimiser, places, config)
@@ -160,20 +169,6 @@ class _Member:
     state: tuple[Floats, Floats, Floats, Floats]
     rule: Any
     memory: Floats
-
-
-def _is_plain(optimiser: torch.optim.Optimizer) -> bool:
-    """Whether the state, which may come from elsewhere, is Adam's at one common step, or no state of SGD's."""
-    (group, *others), states = optimiser.param_groups, [state for state in optimiser.state.values() if state]
-    if isinstance(optimiser, torch.optim.SGD):
-        return not others and not states
-    return (
-        not others
-        and not group["amsgrad"]
-        and not group["maximize"]
-        and len(states) in (0, len(group["params"]))
-        and len({float(state["step"]) for state in states}) <= 1
-    )
 
 
 def _packed(optimiser: torch.optim.Optimizer, places: Layout, config: TrainConfig) -> _Member:

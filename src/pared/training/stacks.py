@@ -65,7 +65,7 @@ def stack_of(model: nn.Module) -> Stack | None:
     plain = (
         [id(weight) for weight in weights] == [id(weight) for weight in stack.parameters]
         and all(weight.dtype == torch.float32 and weight.device.type == "cpu" for weight in weights)
-        and not any(_has_hooks(module) for module in model.modules())
+        and not any(has_hooks(module) for module in model.modules())
     )
     return stack if plain else None
 
@@ -102,7 +102,8 @@ def _dense(modules: Sequence[nn.Module], flattens: bool) -> Stack | None:
     return Stack("mlp", tuple(layers), activations, (last,), flattens) if layers else None  # type: ignore[arg-type]
 
 
-def _has_hooks(module: nn.Module) -> bool:
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a module's forward or backward pass may do more than its class says."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return any(hooks) or "forward" in vars(module)
 
