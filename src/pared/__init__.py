@@ -36,8 +36,8 @@ from pared.surgery import (
     trace,
     widen,
 )
-from pared.types import Batch, DataError, DivergedError, Masks
 from pared.training import Fit, TrainConfig, engine_of, fit, fit_each, fit_many, predict_many
+from pared.types import Batch, DataError, DivergedError, Masks
 
 __version__ = "0.1.0"
 
