@@ -9,6 +9,7 @@ from pared.data import Series, Split
 from pared.evaluation import Comparison, compare
 from pared.export import SizeTable, compare_sizes, quantise, to_onnx
 from pared.gradual import Steps, gradual
+from pared.lean import Lean, fit_watching_layers, shed_layers
 from pared.masks import Sparse, adapt_dropout, density, mask_weights, select_weights
 from pared.merging import merge
 from pared.models import MLP, Forecaster
@@ -27,6 +28,7 @@ from pared.surgery import (
     cut,
     deepen,
     drop_layer,
+    droppable,
     insert,
     load,
     mask,
@@ -52,6 +54,7 @@ __all__ = [
     "Fit",
     "Forecaster",
     "Group",
+    "Lean",
     "Masks",
     "Outcome",
     "Plan",
@@ -81,11 +84,13 @@ __all__ = [
     "deepen",
     "density",
     "drop_layer",
+    "droppable",
     "engine_of",
     "evaluation",
     "fit",
     "fit_each",
     "fit_many",
+    "fit_watching_layers",
     "gradual",
     "insert",
     "load",
@@ -100,6 +105,7 @@ __all__ = [
     "save",
     "select",
     "select_weights",
+    "shed_layers",
     "split_layers",
     "study",
     "to_onnx",

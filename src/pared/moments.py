@@ -84,3 +84,18 @@ class Moments:
         moments = self.squares / max(self.count, 1)
         scale = float(moments.diagonal().mean()) or 1 / ridge
         return moments + ridge * scale * torch.eye(len(moments), dtype=torch.float64)
+
+
+def ridge_regression(x: Tensor, z: Tensor, ridge: float, intercept: bool = True) -> tuple[Tensor, Tensor]:
+    """(V (outputs, inputs), c (outputs,)) that minimise ||z - V x - c||^2 + r ||V||^2 over rows of x and z.
+
+    r = ridge * mean of the squared sizes of x's columns (about their means where there is an intercept c).
+    """
+    x_mean = x.mean(0) if intercept else torch.zeros_like(x[0])
+    z_mean = z.mean(0) if intercept else torch.zeros_like(z[0])
+    centred = x - x_mean
+    gram = centred.T @ centred
+    damping = ridge * gram.diagonal().mean().clamp_min(torch.finfo(gram.dtype).tiny)
+    gram = gram + damping * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    matrix = torch.linalg.solve(gram, centred.T @ (z - z_mean)).T
+    return matrix, z_mean - matrix @ x_mean

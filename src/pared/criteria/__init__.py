@@ -12,13 +12,45 @@ from pared.criteria.curvature import obd, obs, woodfisher
 from pared.criteria.gradient import predicted_ablation, taylor
 from pared.criteria.greedy import greedy, reranked
 from pared.criteria.initial import grasp, movement, snip, synflow
+from pared.criteria.layers import block_influence, cka, layer_ablation, probe_gain, reinitialisation, replaceability
 from pared.criteria.layerwise import layer_obs, obc, wanda
 from pared.criteria.redundancy import determinantal, least_squares, sample_diverse, similarity
 from pared.criteria.weight import deviation, junk, magnitude, norm
 
-# of units and of weights: the contract suite tells which by the names of the scores
+# of units, weights and layers; the names of the scores tell which
 __all__ = [
-    "ablation", "activation", "belsley", "belsley_obs", "determinantal", "deviation", "entropy", "grasp", "greedy",
-    "junk", "layer_obs", "least_squares", "magnitude", "movement", "norm", "obc", "obd", "obs", "predicted_ablation",
-    "random", "reranked", "sample_diverse", "similarity", "snip", "synflow", "taylor", "wanda", "woodfisher",
-]  # fmt: skip
+    "ablation",
+    "activation",
+    "belsley",
+    "belsley_obs",
+    "block_influence",
+    "cka",
+    "determinantal",
+    "deviation",
+    "entropy",
+    "grasp",
+    "greedy",
+    "junk",
+    "layer_ablation",
+    "layer_obs",
+    "least_squares",
+    "magnitude",
+    "movement",
+    "norm",
+    "obc",
+    "obd",
+    "obs",
+    "predicted_ablation",
+    "probe_gain",
+    "random",
+    "reinitialisation",
+    "replaceability",
+    "reranked",
+    "sample_diverse",
+    "similarity",
+    "snip",
+    "synflow",
+    "taylor",
+    "wanda",
+    "woodfisher",
+]

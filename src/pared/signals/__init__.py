@@ -7,7 +7,7 @@ from pared.signals.gates import Gates, gated, open_gates, reading_slices
 from pared.signals.gradients import unit_gradients
 from pared.signals.layout import CurvatureError, Layout, prunable
 from pared.signals.private import forked, plain_parameters, private, tensor_of
-from pared.signals.readings import Reading, Watched, module_inputs, read_values
+from pared.signals.readings import Reading, Watched, module_calls, module_inputs, read_values
 from pared.signals.unrolled import unrolled
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Watched",
     "forked",
     "gated",
+    "module_calls",
     "module_inputs",
     "open_gates",
     "plain_parameters",

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from pared.models.attention import Attention
 from pared.signals.gates import GroupLike, reading_slices
-from pared.signals.private import forked, private
+from pared.signals.private import forked, private, tensor_of
 from pared.signals.unrolled import written_out
 from pared.types import Inputs
 
@@ -205,13 +205,28 @@ def read_values(model: nn.Module, groups: Iterable[GroupLike], x: Inputs) -> dic
     return {name: torch.cat(rows) for (name, _), rows in parts.items()}
 
 
-@torch.no_grad()
 def module_inputs(model: nn.Module, paths: Iterable[str], x: Inputs) -> dict[str, Tensor]:
     """What enters each module (its first argument) when the model runs on `x`; of several calls, all along axis 0."""
+    return {path: torch.cat([enters for enters, _ in calls]) for path, calls in module_calls(model, paths, x).items()}
+
+
+@torch.no_grad()
+def module_calls(model: nn.Module, paths: Iterable[str], x: Inputs) -> dict[str, list[tuple[Tensor, Tensor]]]:
+    """Module -> (what enters, what leaves) of each of its calls when the model runs on `x`: the first tensors."""
     copied = private(model)
-    entered: dict[str, list[Tensor]] = {path: [] for path in paths}
-    for path, seen in entered.items():
-        copied.get_submodule(path).register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0]))
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {path: [] for path in paths}
+    entered: dict[str, Tensor] = {}
+
+    def before(path: str, args: tuple[Any, ...]) -> None:
+        entered[path] = args[0].clone()  # a later operation may work in place
+
+    def after(path: str, out: Any) -> None:
+        found[path].append((entered.pop(path), tensor_of(out).clone()))
+
+    for path in found:
+        module = copied.get_submodule(path)
+        module.register_forward_pre_hook(lambda _, args, path=path: before(path, args))
+        module.register_forward_hook(lambda _, args, out, path=path: after(path, out))
     with forked(copied):
         copied(*((x,) if isinstance(x, Tensor) else x))
-    return {path: torch.cat(seen) for path, seen in entered.items()}
+    return found

@@ -1,6 +1,6 @@
 """Surgery: what can be cut, and cutting it exactly."""
 
-from pared.surgery.drop import drop_layer
+from pared.surgery.drop import drop_layer, droppable
 from pared.surgery.edit import cut, mask
 from pared.surgery.files import load, save
 from pared.surgery.grow import insert, widen
@@ -14,6 +14,6 @@ from pared.surgery.trace import trace
 
 __all__ = [
     "Deepen", "Drop", "Group", "Insert", "Plan", "Slice", "Split", "Structure", "StructureError", "by_unit", "carry",
-    "carry_tensors", "cut", "deepen", "drop_layer", "insert", "load", "mask", "replay", "save", "split_layers", "trace",
-    "widen",
+    "carry_tensors", "cut", "deepen", "drop_layer", "droppable", "insert", "load", "mask", "replay", "save",
+    "split_layers", "trace", "widen",
 ]  # fmt: skip

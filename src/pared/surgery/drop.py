@@ -1,17 +1,20 @@
 """Whole layers taken out, with a repair of what read them."""
 
 import copy
-from typing import Any, Literal
+from contextlib import suppress
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, fx, nn
 
 from pared.models.stacked import Stacked
-from pared.signals import module_inputs
+from pared.moments import ridge_regression
+from pared.signals import module_calls, module_inputs, private, tensor_of
 from pared.surgery.edit import replace_all, replace_module, submodule
 from pared.surgery.plan import Drop, Plan, Reader
 from pared.surgery.resize import resized
 from pared.surgery.slices import StructureError
+from pared.surgery.structure import Structure
 from pared.surgery.trace import graph_of, trace
 
 Method = Literal["least_squares", "bussgang", "exact"]
@@ -50,12 +53,10 @@ def drop_layer(
     Raises StructureError where the readers are neither linear nor recurrent, or something else meets the layer's units.
     Source: section 7.2 of this project's method reference; Bussgang's theorem for the gain.
     """
-    before = submodule(model, layer)
-    if not isinstance(before, (nn.Linear, nn.RNNBase)):
+    if not is_layer(model, layer):
         return _drop_block(model, layer, x)
-    between, readers = _neighbourhood(model, layer, x)
-    width = before.in_features if isinstance(before, nn.Linear) else before.input_size
-    edit = Drop((layer, *between), tuple(Reader(f"{path}.{_leaf(model, path)}", width) for path in readers))
+    edit = without(model, layer, x)
+    readers = [reader.parameter.rpartition(".")[0] for reader in edit.readers]
     small = dropped(copy.deepcopy(model), edit)
     old, new = module_inputs(model, readers, x), module_inputs(small, readers, x)
     weights: dict[str, Tensor] = {}
@@ -68,6 +69,57 @@ def drop_layer(
     replace_all(small, weights)
     _try(small, x, layer)
     return small, Plan({}).then(edit)
+
+
+def droppable(model: nn.Module, x: Tensor) -> tuple[str, ...]:
+    """Names of the hidden layers and residual blocks that `drop_layer` can take out, in the order of the modules.
+
+    A residual block is a module that, with all of its weights at zero, hands on its input: x + f(x). Of nested ones the
+    innermost counts. Cost: one trace, one forward pass and one of each block.
+    """
+    structure = trace(model, x[:1])
+    blocks = [name for name, module in model.named_modules() if name and _may_be_block(module)]
+    calls = module_calls(model, blocks, x[:1])
+    found: list[str] = []
+    for name, module in reversed(list(private(model).named_modules())):
+        holds_another = any(inner.startswith(f"{name}.") for inner in found if inner in calls)
+        if name in calls and not holds_another and len(calls[name]) == 1 and _is_residual(module, *calls[name][0]):
+            found.append(name)
+        elif is_layer(model, name):
+            with suppress(StructureError):
+                _neighbourhood(model, structure, name)
+                found.append(name)
+    return tuple(reversed(found))
+
+
+def _may_be_block(module: nn.Module) -> bool:
+    return any(True for _ in module.children()) and any(True for _ in module.parameters())
+
+
+@torch.no_grad()
+def _is_residual(module: nn.Module, enters: Tensor, leaves: Tensor) -> bool:
+    if enters.shape != leaves.shape:
+        return False
+    silent = copy.deepcopy(module)
+    for weight in silent.parameters():
+        weight.zero_()
+    try:
+        return torch.equal(tensor_of(silent(enters)), enters)
+    except (TypeError, RuntimeError):  # it takes more than one input
+        return False
+
+
+def is_layer(model: nn.Module, name: str) -> bool:
+    """Whether a module is dropped with a refit of its readers; any other must be a residual block."""
+    return isinstance(submodule(model, name), (nn.Linear, nn.RNNBase))
+
+
+def without(model: nn.Module, layer: str, x: Tensor) -> Drop:
+    """What goes with a layer, and the weights that then read its input. Raises StructureError as `drop_layer` does."""
+    before = submodule(model, layer)
+    between, readers = _neighbourhood(model, trace(model, x[:1]), layer)
+    width = before.in_features if isinstance(before, nn.Linear) else cast(nn.RNNBase, before).input_size
+    return Drop((layer, *between), tuple(Reader(f"{path}.{_leaf(model, path)}", width) for path in readers))
 
 
 def _leaf(model: nn.Module, path: str) -> str:
@@ -115,9 +167,8 @@ def _try(model: nn.Module, x: Tensor, layer: str) -> None:
         ) from error
 
 
-def _neighbourhood(model: nn.Module, layer: str, x: Tensor) -> tuple[list[str], list[str]]:
+def _neighbourhood(model: nn.Module, structure: Structure, layer: str) -> tuple[list[str], list[str]]:
     """Modules between a layer and its readers, and the readers."""
-    structure = trace(model, x[:1])
     own = [g for g in structure if g.name == layer or g.name.startswith(f"{layer}.l")]
     shared = {note.layer for note in structure.notes if note.group in {g.name for g in own}}
     outside = sorted(name for name in shared if name != layer and not name.startswith(f"{layer}.l"))
@@ -180,7 +231,7 @@ def _refitted(
     offset = torch.zeros(len(weight), dtype=torch.float64) if bias is None else bias.detach().double()
     source = model.get_submodule(layer)
     if method == "least_squares":
-        matrix, shift = _ridge(new, z, ridge, bias is not None)
+        matrix, shift = ridge_regression(new, z, ridge, bias is not None)
     elif method in ("exact", "bussgang"):
         if not isinstance(source, nn.Linear):
             raise StructureError(f"method {method!r} needs a linear layer, {layer!r} is recurrent; use least_squares")
@@ -188,17 +239,6 @@ def _refitted(
     else:
         raise ValueError(f"unknown method {method!r}; choose least_squares, bussgang or exact")
     return matrix.to(weight), (offset + shift).to(weight)
-
-
-def _ridge(x: Tensor, z: Tensor, ridge: float, intercept: bool) -> tuple[Tensor, Tensor]:
-    x_mean = x.mean(0) if intercept else torch.zeros_like(x[0])
-    z_mean = z.mean(0) if intercept else torch.zeros_like(z[0])
-    centred = x - x_mean
-    gram = centred.T @ centred
-    damping = ridge * gram.diagonal().mean().clamp_min(torch.finfo(gram.dtype).tiny)
-    gram = gram + damping * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    matrix = torch.linalg.solve(gram, centred.T @ (z - z_mean)).T
-    return matrix, z_mean - matrix @ x_mean
 
 
 def _composed(source: nn.Linear, weight: Tensor, made: Tensor, x: Tensor, exact: bool) -> tuple[Tensor, Tensor]:
