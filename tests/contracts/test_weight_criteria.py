@@ -22,6 +22,8 @@ CRITERIA = {
     "belsley-obs": criteria.belsley_obs,
     "deviation": criteria.deviation,
     "grasp": criteria.grasp,
+    "group jeffreys": partial(criteria.group_jeffreys, steps=5),
+    "horseshoe": partial(criteria.horseshoe, steps=5),
     "layer-wise obs": criteria.layer_obs,
     "movement": partial(criteria.movement, steps=5, density=0.5),
     "obc": criteria.obc,
@@ -32,12 +34,18 @@ CRITERIA = {
     "obs": criteria.obs,
     "random": partial(criteria.random, of="weights"),
     "snip": criteria.snip,
+    "snr": partial(criteria.snr, posterior="laplace"),
+    "snr of all": partial(criteria.snr, posterior="laplace", covariance="full"),
+    "snr of snapshots": partial(criteria.snr, posterior="snapshots", steps=2),
+    "snr variational": partial(criteria.snr, posterior="variational", steps=2),
     "synflow": criteria.synflow,
+    "variational dropout": partial(criteria.variational_dropout, steps=5),
     "wanda": criteria.wanda,
     "woodfisher": criteria.woodfisher,
     "woodtaylor": partial(criteria.woodfisher, gradient=True, damping=1e-2),
 }
-BY_PLACE = ("obd hutchinson", "random")
+NOISY = ("group jeffreys", "horseshoe", "variational dropout", "snr variational")
+BY_PLACE = ("obd hutchinson", "random", *NOISY)
 """What draws random numbers by a weight's place, and does not follow a reordering of units."""
 RANKS = ("belsley", "belsley of correlations", "belsley-obs")
 """Weights of units that ReLU keeps silent tie exactly, and ties go by place: reordered in the LSTM alone."""
@@ -45,6 +53,9 @@ UNSIGNED = {
     "belsley": "does not look at weights' sizes",
     "belsley of correlations": "does not look at weights' sizes",
     "belsley-obs": "ranks within the collinear cluster only",
+    "group jeffreys": "after five steps says little",
+    "horseshoe": "after five steps says little",
+    "snr of snapshots": "a weight that never moved has no spread",
     "grasp": "scores of weights whose removal lengthens the gradient are negative",
     "movement": "scores of weights that move towards zero are negative",
     "random": "is random",

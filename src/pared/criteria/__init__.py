@@ -7,6 +7,7 @@ of this form is a criterion; nothing is registered anywhere.
 from pared.criteria.ablation import ablation
 from pared.criteria.activation import activation, entropy
 from pared.criteria.baseline import random
+from pared.criteria.bayesian import group_jeffreys, horseshoe, variational_dropout
 from pared.criteria.belsley import belsley, belsley_obs
 from pared.criteria.curvature import obd, obs, woodfisher
 from pared.criteria.gradient import predicted_ablation, taylor
@@ -16,8 +17,10 @@ from pared.criteria.layers import block_influence, cka, layer_ablation, probe_ga
 from pared.criteria.layerwise import layer_obs, obc, wanda
 from pared.criteria.redundancy import determinantal, least_squares, sample_diverse, similarity
 from pared.criteria.weight import deviation, junk, magnitude, norm
+from pared.criteria.posterior import snr
 
 # of units, weights and layers; the names of the scores tell which
+# units, then weights: by size, first order, second order, layer by layer, collinearity, posteriors; and the control
 __all__ = [
     "ablation",
     "activation",
@@ -30,6 +33,8 @@ __all__ = [
     "entropy",
     "grasp",
     "greedy",
+    "group_jeffreys",
+    "horseshoe",
     "junk",
     "layer_ablation",
     "layer_obs",
@@ -49,8 +54,10 @@ __all__ = [
     "sample_diverse",
     "similarity",
     "snip",
+    "snr",
     "synflow",
     "taylor",
+    "variational_dropout",
     "wanda",
     "woodfisher",
 ]

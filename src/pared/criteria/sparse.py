@@ -33,10 +33,10 @@ def hard_thresholding(
 ) -> Tensor:
     """At most `count` weights w + d of low `increase`: projected gradient steps, each followed by an exact solve.
 
-    w <- the `count` largest of w - t grad, then `on_support` of those, with t the best of 1/L, 2/L, 4/L ... 2^16/L,
-    L = |A|^2 + ridge. From the largest weights on, until no step lowers the objective: it never rises.
+        w <- the `count` largest of w - t grad, then `on_support` of those, with t the best of 1/L, 2/L, 4/L ... 2^16/L,
+        L = |A|^2 + ridge. From the largest weights on, until no step lowers the objective: it never rises.
 
-    Cost: a step O(rows n) and a solve for every support that is tried. Returns: the new weights, exact zeros elsewhere.
+    Cost: a step O(rows n) and a solve for every support that is tried. Returns: the new weights, zero elsewhere.
     """
     lipschitz = float(torch.linalg.matrix_norm(rows, 2)) ** 2 + ridge
     keep = _largest(weights, count)

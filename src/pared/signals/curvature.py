@@ -40,10 +40,14 @@ def check_dense(size: int, instead: str = "obc or sparsegpt (one small matrix a 
 
 def gradient(model: nn.Module, batch: Batch, loss: Loss) -> Tensor:
     """dL/dw, (size,). Cost: one forward and backward pass."""
-    of = OfWeights(model, batch, loss)
+    return gradient_at(OfWeights(model, batch, loss))
+
+
+def gradient_at(of: OfWeights, pick: Tensor | None = None) -> Tensor:
+    """dL/dw at the weights that `of` holds, of all samples or of those that `pick` names."""
     with of.looking():
         weights = of.weights.clone().requires_grad_()
-        return gradient_of(of.loss(weights), weights).detach()
+        return gradient_of(of.loss(weights, pick), weights).detach()
 
 
 def hessian(model: nn.Module, batch: Batch, loss: Loss) -> Tensor:
@@ -94,6 +98,11 @@ def ggn(model: nn.Module, batch: Batch, loss: Loss) -> Tensor:
     """
     of = OfWeights(model, batch, loss)
     check_dense(of.layout.size)
+    return ggn_at(of)
+
+
+def ggn_at(of: OfWeights) -> Tensor:
+    """The GGN at the weights that `of` holds."""
     return _squared(of, _ggn_rows(of))
 
 
@@ -122,7 +131,11 @@ def fisher_factor(model: nn.Module, batch: Batch, loss: Loss) -> Tensor:
 
 def ggn_diagonal(model: nn.Module, batch: Batch, loss: Loss) -> Tensor:
     """The diagonal of the GGN, (size,), >= 0, without a dense matrix. Cost: one backward pass an output and sample."""
-    of = OfWeights(model, batch, loss)
+    return ggn_diagonal_at(OfWeights(model, batch, loss))
+
+
+def ggn_diagonal_at(of: OfWeights) -> Tensor:
+    """The GGN's diagonal at the weights that `of` holds."""
     return _summed(of, _ggn_rows(of))
 
 

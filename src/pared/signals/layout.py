@@ -113,9 +113,11 @@ class OfWeights:
         inputs = (x,) if isinstance(x, Tensor) else tuple(x)
         return tensor_of(functional_call(self.model, self._tensors | dict(weights), inputs))
 
-    def loss(self, weights: Tensor) -> Tensor:
-        """The loss of the whole batch."""
-        return self._loss(self.output(weights, self.x), self.y)
+    def loss(self, weights: Tensor, pick: Tensor | None = None) -> Tensor:
+        """The loss of the whole batch, or of the samples that `pick` names."""
+        if pick is None:
+            return self._loss(self.output(weights, self.x), self.y)
+        return self._loss(self.output(weights, each(self.x, lambda part: part[pick])), self.y[pick])
 
     def batch_loss(self, output: Tensor) -> Tensor:
         """The loss of the whole batch at this output."""
