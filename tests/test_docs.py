@@ -3,12 +3,15 @@
 import importlib.util
 from pathlib import Path
 
+import pytest
+
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-def test_what_can_be_cut_is_up_to_date():
-    spec = importlib.util.spec_from_file_location("what_can_be_cut", DOCS / "what_can_be_cut.py")
+@pytest.mark.parametrize(("program", "page"), [("what_can_be_cut", "what-can-be-cut.md"), ("criteria", "criteria.md")])
+def test_the_page_is_up_to_date(program, page):
+    spec = importlib.util.spec_from_file_location(program, DOCS / f"{program}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    text = (DOCS / "what-can-be-cut.md").read_text(encoding="utf-8")
+    text = (DOCS / page).read_text(encoding="utf-8")
     assert text == module.page(), "run: make docs"

@@ -55,6 +55,7 @@ UNSIGNED = {
     "belsley-obs": "ranks within the collinear cluster only",
     "group jeffreys": "after five steps says little",
     "horseshoe": "after five steps says little",
+    "snr variational": "trains on, and a weight of zero may grow",
     "snr of snapshots": "a weight that never moved has no spread",
     "grasp": "scores of weights whose removal lengthens the gradient are negative",
     "movement": "scores of weights that move towards zero are negative",

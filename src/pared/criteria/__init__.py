@@ -20,7 +20,6 @@ from pared.criteria.weight import deviation, junk, magnitude, norm
 from pared.criteria.posterior import snr
 
 # of units, weights and layers; the names of the scores tell which
-# units, then weights: by size, first order, second order, layer by layer, collinearity, posteriors; and the control
 __all__ = [
     "ablation",
     "activation",
