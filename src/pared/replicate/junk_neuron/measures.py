@@ -1,25 +1,22 @@
 """What is measured of a forecaster: one step ahead and free-running, as the paper counts and as is usual."""
 
 import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import nn
 
 from pared.data import Split
-from pared.evaluation import Predictor, against_last, free_run, nrmse, paper_hits, starts, valid_prediction_time
+from pared.evaluation import Predictor, against_last, nrmse, paper_hits, starts, valid_prediction_time
 from pared.evaluation.forecast import floats
 from pared.evaluation.metrics import Floats
-from pared.models import Forecaster
-from pared.replicate.junk_neuron.stacked import Stack, forecast, stack
+from pared.training.fleet import inference
 
 STEPS, LONGEST, STARTS = 15, 200, 30
 """Points of the paper's count; of the free runs that valid prediction time is read from; free runs a block."""
 THRESHOLD = 0.4  # of the standard deviation: where a forecast has left the truth
-TOGETHER = 32  # networks in one pass: bounds memory, no effect on the result
 
 Metrics = dict[str, float | None]
 
@@ -73,41 +70,23 @@ class Truth:
 
 def measure(predict: Predictor, truth: Truth) -> Metrics:
     """The measures of one forecaster."""
-    x = truth.split.test.x
-    return truth.metrics(floats(predict(x)), floats(free_run(predict, x[truth.first], LONGEST)))
+    return truth.metrics(floats(predict(truth.split.test.x)), _free_runs(predict, truth))
 
 
-def measure_all(models: Sequence[Forecaster], truths: Sequence[Truth]) -> Iterator[Metrics]:
-    """The measures of many networks, each on its own block; all blocks have the same number of test windows."""
-    for first in range(0, len(models), TOGETHER):
-        yield from _measure_some(models[first : first + TOGETHER], truths[first : first + TOGETHER])
+def measure_network(model: nn.Module, truth: Truth) -> Metrics:
+    """The measures of a network, by the fastest forward pass there is."""
+    outputs, scaler = inference(model, truth.split.test.x), truth.split.scaler
+    return measure(lambda x: scaler.value(outputs(x), x), truth)
 
 
-def _measure_some(models: Sequence[Forecaster], truths: Sequence[Truth]) -> Iterator[Metrics]:
-    networks = stack(models)
-    x = torch.stack([truth.split.test.x[..., 0] for truth in truths])
-    one_step = _values(networks, x, truths)
-    runs = _free_runs(networks, torch.stack([truth.split.test.x[truth.first, :, 0] for truth in truths]), truths)
-    for truth, own_step, own_runs in zip(truths, floats(one_step), floats(runs), strict=True):
-        yield truth.metrics(own_step, own_runs)
-
-
-def _values(networks: Stack, x: Tensor, truths: Sequence[Truth]) -> Tensor:
-    """Forecasts (networks, n) of the target in scaled units."""
-    outputs = forecast(networks, x)
-    parts = zip(truths, outputs, x, strict=True)
-    return torch.stack([truth.split.scaler.value(out[:, None], own[..., None]) for truth, out, own in parts])
-
-
-def _free_runs(networks: Stack, x: Tensor, truths: Sequence[Truth]) -> Tensor:
-    """Recursive forecasts (networks, starts, steps); they end once all of them have left the truth, LONGEST at most."""
-    true = torch.tensor(np.stack([truth.runs for truth in truths]))
-    allowed = torch.tensor([THRESHOLD * truth.sd for truth in truths], dtype=torch.float64)[:, None]
-    within = torch.ones(x.shape[:2], dtype=torch.bool)
-    forecasts: list[Tensor] = []
+def _free_runs(predict: Predictor, truth: Truth) -> Floats:
+    """Recursive forecasts (starts, steps); they end once all of them have left the truth, at LONGEST at the latest."""
+    x = truth.split.test.x[truth.first]
+    within = np.ones(len(x), dtype=np.bool_)
+    forecasts: list[Floats] = []
     while len(forecasts) < LONGEST and (len(forecasts) < STEPS or within.any()):
-        new = _values(networks, x, truths)
-        within &= (new - true[..., len(forecasts)]).abs() <= allowed
-        forecasts.append(new)
-        x = torch.cat([x[..., 1:], new[..., None]], dim=2)
-    return torch.stack(forecasts, dim=2)
+        new = predict(x)
+        within &= np.abs(floats(new) - truth.runs[:, len(forecasts)]) <= THRESHOLD * truth.sd
+        forecasts.append(floats(new))
+        x = torch.cat([x[:, 1:], new.to(x.dtype)[:, None, None]], dim=1)
+    return np.stack(forecasts, axis=1)

@@ -16,7 +16,7 @@ from pared.data import Split
 from pared.evaluation.baselines import baselines
 from pared.models import Forecaster
 from pared.replicate.junk_neuron.arms import BASE, READINGS, RESEEDED, TRAINED_ON, Arm, Order, below, relative
-from pared.replicate.junk_neuron.measures import Truth, measure, measure_all
+from pared.replicate.junk_neuron.measures import Truth, measure, measure_network
 from pared.replicate.junk_neuron.protocol import Budget, network, seed_of, splits_of, window_of
 from pared.replicate.junk_neuron.published import System
 from pared.selection import Count, select
@@ -76,11 +76,11 @@ def _trained(system: System, budget: Budget, seed: int, truths: Sequence[Truth])
     networks |= work.cuts(networks, scores)
     networks |= work.smaller(scores)
     own = {truth.split.block: truth for truth in truths}
-    measured = measure_all(list(networks.values()), [own[block] for block, _ in networks])
     gate = networks[work.splits[0].block, BASE].recurrent[0].get_parameter("weight_hh_l0").chunk(4)[3]
     return {
         "rows": [
-            {"block": block, **arm._asdict(), **each} for (block, arm), each in zip(networks, measured, strict=True)
+            {"block": block, **arm._asdict(), **measure_network(model, own[block])}
+            for (block, arm), model in networks.items()
         ],
         "index": [
             {"block": block, **{reading: _rounded(each[reading]) for reading in READINGS}}
