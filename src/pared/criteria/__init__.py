@@ -15,9 +15,9 @@ from pared.criteria.greedy import greedy, reranked
 from pared.criteria.initial import grasp, movement, snip, synflow
 from pared.criteria.layers import block_influence, cka, layer_ablation, probe_gain, reinitialisation, replaceability
 from pared.criteria.layerwise import layer_obs, obc, wanda
+from pared.criteria.posterior import snr
 from pared.criteria.redundancy import determinantal, least_squares, sample_diverse, similarity
 from pared.criteria.weight import deviation, junk, magnitude, norm
-from pared.criteria.posterior import snr
 
 # of units, weights and layers; the names of the scores tell which
 __all__ = [
