@@ -16,7 +16,7 @@ from pared.training.fit import Fit, TrainConfig, TrainingData, check_data, finit
 from pared.training.stacks import has_hooks, stack_of
 from pared.types import Batch, Loss
 
-CACHE_BYTES = 16 * 2**20  # what the networks trained in step may take
+WAVE_BYTES = 128 * 2**20  # about what the networks trained in step may take
 CHUNK = 512  # samples of each network in one forward pass over validation data
 
 
@@ -62,13 +62,13 @@ def together(member: Member) -> Any:
 
 
 def most_at_once(member: Member) -> int:
-    """How many networks like it to train in step: as many as the cache holds, but enough to be worth it."""
+    """How many networks like it to train in step: enough to be worth it, in bounded memory."""
     model, x = member.start, member.split.train.x
     weights, samples = sum(weight.numel() for weight in model.parameters()), min(member.config.batch_size, len(x))
     window = x.shape[1] if isinstance(model, Forecaster) else 1
     rows = sum(weight.shape[0] for weight in model.parameters() if weight.ndim) * window
-    floats = 6 * weights + 3 * rows * samples
-    return min(128, max(16, CACHE_BYTES // (4 * floats)))
+    floats = 6 * weights + rows * samples
+    return min(128, max(16, WAVE_BYTES // (4 * floats)))
 
 
 def _description(model: nn.Module) -> bytes:

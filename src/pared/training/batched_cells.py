@@ -1,9 +1,8 @@
 """Layers of many networks of one shape at once, forward and backward by hand, on plain tensors.
 
-A sequence is (steps, networks, rows, samples), weights are (networks, gates * units, inputs). Products that do not
-depend on the step before are taken for all steps together. tanh(x) is 2 sigmoid(2 x) - 1, which PyTorch computes in a
-third of the time: rows of weights that feed a tanh are doubled on their way in, and so are their gradients on the way
-out.
+A sequence is (steps, networks, rows, samples), weights are (networks, gates * units, inputs). tanh(x) is
+2 sigmoid(2 x) - 1, which PyTorch computes in a third of the time: rows of weights that feed a tanh are doubled on their
+way in, and so are their gradients on the way out.
 """
 
 from collections.abc import Callable
@@ -25,46 +24,50 @@ class Pass(NamedTuple):
 
 
 def lstm(weights: Weights, x: Tensor) -> Pass:
-    """`nn.LSTM`: C = 2 c and h / 2 are carried: C = f C + 4 i (sigmoid(2 a_g) - 1/2), h / 2 = o (sigmoid(C) - 1/2)."""
+    """`nn.LSTM`: C = 2 c and h / 2 are carried: C = f C + 4 i (sigmoid(2 a_g) - 1/2), h / 2 = o (sigmoid(C) - 1/2).
+
+    All that belongs to a step is done at once, while it is in the cache.
+    """
     steps, networks, _, samples = x.shape
     units = weights[1].shape[2]
     double = _doubled(x, 4 * units, slice(2 * units, 3 * units))
-    w_ih, w_hh = weights[0] * double, weights[1] * double * 2
-    flat = _products(w_ih, x, (weights[2] + weights[3])[..., None] * double)
-    gates = flat.view(steps, networks, 4, units, samples)
+    w_ih, w_hh, bias = weights[0] * double, weights[1] * double * 2, (weights[2] + weights[3])[..., None] * double
+    gates = x.new_empty(steps, networks, 4, units, samples)
     cell, half = (x.new_zeros(steps + 1, networks, units, samples) for _ in range(2))
     squashed = torch.empty_like(cell[1:])
-    for t in range(steps):
+    for t, flat in enumerate(gates.flatten(2, 3)):
+        torch.baddbmm(bias, w_ih, x[t], out=flat)
         if t:
-            flat[t].baddbmm_(w_hh, half[t])
-        flat[t].sigmoid_()
-        i, f, g, o = gates[t].unbind(1)
-        g.sub_(0.5)
-        torch.mul(f, cell[t], out=cell[t + 1])
-        cell[t + 1].addcmul_(i, g, value=4)
-        torch.sigmoid(cell[t + 1], out=squashed[t]).sub_(0.5)
-        torch.mul(o, squashed[t], out=half[t + 1])
+            flat.baddbmm_(w_hh, half[t])
+        i, f, g, o = flat.sigmoid_().view_as(gates[t]).unbind(1)
+        torch.mul(f, cell[t], out=cell[t + 1]).addcmul_(i, g, value=4).sub_(i, alpha=2)
+        torch.sigmoid(cell[t + 1], out=squashed[t])
+        torch.mul(o, squashed[t], out=half[t + 1]).sub_(o, alpha=0.5)
 
     def backward(arriving: Tensor) -> tuple[Tensor, Weights]:
-        i, f, g, o = gates.unbind(2)
-        slopes = gates * (1 - gates)
-        slopes[:, :, 0] *= 4 * g
-        slopes[:, :, 1] *= cell[:-1]
-        slopes[:, :, 2] = i - 4 * i * g * g
-        slopes[:, :, 3] *= squashed
-        through = o * (0.25 - squashed * squashed)
-        deltas, arriving, back = slopes.flatten(2, 3), 2 * arriving, w_hh.transpose(1, 2)
-        d_half, d_cell = arriving[-1], torch.zeros_like(arriving[-1])
+        found = [torch.zeros_like(part) for part in (w_ih, w_hh, bias)]
+        below, slopes, part = torch.empty_like(x), torch.empty_like(gates[0]), torch.empty_like(cell[0])
+        d_cell, recurrent = torch.zeros_like(part), torch.zeros_like(part)
         for t in range(steps - 1, -1, -1):
-            d_cell.addcmul_(d_half, through[t])
-            slopes[t, :, :3].mul_(d_cell[:, None])
-            slopes[t, :, 3].mul_(d_half)
-            d_cell.mul_(f[t])
+            (i, f, g, o), q = gates[t].unbind(1), squashed[t]
+            d_half = recurrent.add_(arriving[t], alpha=2)
+            torch.addcmul(gates[t], gates[t], gates[t], value=-1, out=slopes)
+            d_cell.addcmul_(d_half, torch.addcmul(q, q, q, value=-1, out=part).mul_(o))
+            slopes[:, 0].mul_(torch.mul(g, 4, out=part).sub_(2))
+            slopes[:, 1].mul_(cell[t])
+            slopes[:, 2].mul_(torch.mul(i, 4, out=part))
+            slopes[:, :3].mul_(d_cell[:, None])
+            slopes[:, 3].mul_(torch.sub(q, 0.5, out=part)).mul_(d_half)
+            d_cell.mul_(f)
+            deltas = slopes.flatten(1, 2)
+            torch.bmm(w_ih.transpose(1, 2), deltas, out=below[t])
+            found[0].baddbmm_(deltas, x[t].transpose(1, 2))
+            found[2].add_(deltas.sum(2, keepdim=True))
             if t:
-                d_half = torch.baddbmm(arriving[t - 1], back, deltas[t])
-        biases = deltas.sum((0, 3)) * double[..., 0]
-        own = _outer(deltas, x) * double, _outer(deltas[1:], half[1:-1]) * double * 2
-        return _pulled(w_ih, deltas), [*own, biases, biases]
+                found[1].baddbmm_(deltas, half[t].transpose(1, 2))
+                torch.bmm(w_hh.transpose(1, 2), deltas, out=recurrent)
+        biases = (found[2] * double)[..., 0]
+        return below, [found[0] * double, found[1] * double * 2, biases, biases]
 
     return Pass(2 * half[1:], backward)
 

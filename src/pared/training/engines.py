@@ -13,7 +13,7 @@ from pared.types import Loss
 
 Engine = Literal["auto", "kernel", "batched", "loop"]
 FEW = 8  # fewer members alike are not faster in step than one by one
-MOST_PRODUCTS = 2**18  # weights * samples of a batch; beyond, torch.func is no faster than the loop
+MOST_PRODUCTS = 2**22  # of a batch; beyond, torch.func is hardly faster than the loop, or slower
 
 
 class Choice(NamedTuple):
@@ -77,10 +77,15 @@ def _beyond_batched(member: Member, loss: Loss) -> str | None:
 
 
 def _too_large(member: Member) -> str | None:
-    products = sum(weight.numel() for weight in member.start.parameters()) * member.config.batch_size
-    stack = stack_of(member.start)
-    most = kernel.MOST_WEIGHTS * 64 if stack is not None else MOST_PRODUCTS
-    return "its matrices are large enough to fill the processor one by one" if products > most else None
+    """Whether a step is so much work that calls cost little beside it, by an upper bound of its products."""
+    weights, x = list(member.start.parameters()), member.split.train.x
+    products = sum(weight.numel() for weight in weights) * member.config.batch_size
+    if stack_of(member.start) is not None:
+        too_many = products > kernel.MOST_WEIGHTS * 64
+    else:
+        shared = x.ndim > 2 or any(weight.ndim > 2 for weight in weights)  # weights may meet every entry of a sample
+        too_many = products * (x[0].numel() if shared else 1) > MOST_PRODUCTS
+    return "its matrices are large enough to fill the processor one by one" if too_many else None
 
 
 def waves(members: dict[int, Member], jobs: int, few: int = FEW) -> tuple[list[list[int]], list[int]]:
