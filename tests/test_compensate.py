@@ -15,6 +15,7 @@ from kinds import KINDS
 from networks import batch, forecaster, mlp, plans, snapshot, specs, unchanged
 from pared.compensate import compensate
 from pared.data.batches import example
+from pared.moments import Moments
 from pared.signals import tensor_of
 from pared.surgery import Plan, StructureError, cut, mask, trace
 from pared.types import Batch
@@ -282,7 +283,7 @@ def loaders(data, size):
 @pytest.mark.parametrize("rows", [1, 7, 10_000])
 @pytest.mark.parametrize("form", ["tensor", "batch", "pair", "list", "loader", "shuffled", "generator"])
 def test_data_stream_in_any_form_and_size(form, rows, monkeypatch):
-    monkeypatch.setattr("pared.moments.BUFFERED_ROWS", rows)
+    monkeypatch.setattr("pared.moments.BUFFERED_VALUES", 5 * rows)
     model = forecaster()
     data = batch(model, samples=23)
     structure, plan = trace(model, data.x), Plan({"recurrent.0.l0": (0, 2), "head.0": (1, 3)})
@@ -296,7 +297,7 @@ def test_data_stream_in_any_form_and_size(form, rows, monkeypatch):
 
 def test_memory_does_not_grow_with_the_data(monkeypatch):
     """No more batches than one, and no more rows than the buffer, are alive at a time."""
-    monkeypatch.setattr("pared.moments.BUFFERED_ROWS", 64)
+    monkeypatch.setattr("pared.moments.BUFFERED_VALUES", 64 * 6)
     model = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2)).double()
     alive: list[weakref.ref[torch.Tensor]] = []
     most = 0
@@ -355,3 +356,19 @@ def test_data_of_other_kinds_are_refused(data):
     structure = trace(model, batch(model).x)
     with pytest.raises(TypeError):
         compensate(model, structure, Plan({"head.0": (0,)}), data)
+
+
+@pytest.mark.parametrize("bias", ["a bias", None])
+def test_wide_values_are_multiplied_in_their_own_precision_and_summed_in_float64(bias, monkeypatch):
+    monkeypatch.setattr("pared.moments.WIDE", 8)
+    monkeypatch.setattr("pared.moments.BUFFERED_VALUES", 8 * 50)
+    values = 3 + torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
+    moments = Moments()
+    moments.add(values, bias)
+    kept, lost = torch.arange(5), torch.arange(5, 8)
+    matrix, shift = moments.regression(kept, lost, 1e-6)
+    exact = values.double().numpy()
+    found = reference.ridge_fit(exact[:, :5], exact[:, 5:], 1e-6, bias is not None)
+    np.testing.assert_allclose(matrix, found[0], atol=1e-5)
+    np.testing.assert_allclose(shift, found[1], atol=1e-5)
+    assert moments.squares.dtype == torch.float64

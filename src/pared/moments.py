@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
-BUFFERED_ROWS = 8192
-"""How many rows of values wait before they are summed: bounds memory whatever the data."""
+BUFFERED_VALUES = 2**22
+"""How many values wait before they are summed: bounds memory whatever the data."""
+WIDE = 1024
+"""From so many columns on products are made in the values' own precision, block by block, and summed in float64."""
 
 
 class Moments:
@@ -26,10 +28,11 @@ class Moments:
             self.forget_means()
         else:
             self.biases.add(bias)
-        for rows in torch.split(values.reshape(-1, values.shape[-1]), BUFFERED_ROWS):
+        most = max(1, BUFFERED_VALUES // values.shape[-1])
+        for rows in torch.split(values.reshape(-1, values.shape[-1]), most):
             self._rows.append(rows.detach().clone())
             self._waiting += len(rows)
-            if self._waiting >= BUFFERED_ROWS:
+            if self._waiting >= most:
                 self._sum()
 
     def forget_means(self) -> None:
@@ -46,19 +49,20 @@ class Moments:
         if not self._rows:
             return
         rows = torch.cat(self._rows)
-        rows = (rows.cpu() if rows.device.type == "mps" else rows).double()  # which has no float64
+        wide = rows.shape[1] >= WIDE and rows.dtype == torch.float32
+        rows = rows if wide else (rows.cpu() if rows.device.type == "mps" else rows).double()  # which has no float64
         self._rows, self._waiting = [], 0
         count, total = len(rows), self.count + len(rows)
         if count == 0:
             return
         mean = rows.mean(dim=0) if self.centred else rows.new_zeros(rows.shape[1])
-        around = rows - mean if self.centred else rows
-        squares, mean = (around.T @ around).cpu(), mean.cpu()
+        around = rows.sub_(mean)
+        product, mean = (around.T @ around).cpu(), mean.double().cpu()
         if self.count == 0:
-            self.count, self.mean, self.squares = count, mean, squares
-            return
+            self.squares, self.mean = torch.zeros(len(mean), len(mean), dtype=torch.float64), torch.zeros_like(mean)
         shift = mean - self.mean
-        self.squares = self.squares + squares + torch.outer(shift, shift) * (self.count * count / total)
+        self.squares += product
+        self.squares.addr_(shift, shift, alpha=self.count * count / total)
         self.mean = self.mean + shift * (count / total)
         self.count = total
 
@@ -68,14 +72,14 @@ class Moments:
         nothing = torch.zeros(len(lost), len(kept), dtype=torch.float64), torch.zeros(len(lost), dtype=torch.float64)
         if not self.count:
             return nothing
-        moments = self.squares / self.count
-        within = moments[kept][:, kept]
-        constant = 1e-12 * (moments.diagonal() + self.mean.square()).mean()  # variances below this are rounding
+        within = self.squares[kept][:, kept] / self.count
+        sizes = self.squares.diagonal() / self.count + self.mean.square()
+        constant = 1e-12 * sizes.mean()  # variances below this are rounding
         scale = within.diagonal().mean().clamp_min(constant)
         if scale == 0:  # nothing to repair from: every unit is dead
             return nothing
-        damped = within + ridge * scale * torch.eye(len(kept), dtype=torch.float64)
-        matrix = torch.linalg.solve(damped, moments[kept][:, lost]).T
+        within.diagonal().add_(ridge * scale)
+        matrix = torch.linalg.solve(within, self.squares[kept][:, lost] / self.count).T
         return matrix, self.mean[lost] - matrix @ self.mean[kept]
 
     def damped(self, ridge: float) -> Tensor:
