@@ -36,7 +36,8 @@ def main() -> None:
     matrix, shift = moments.regression(kept, lost, 1e-6)
     reading = weight[:, lost].double()
     repaired, offset = weight[:, kept].double() + reading @ matrix, reading @ shift
-    assert repaired.isfinite().all() and offset.isfinite().all()
+    assert bool(repaired.isfinite().all())
+    assert bool(offset.isfinite().all())
     solved = time.perf_counter() - started
     found = {"seconds of sums": summed, "seconds of the solution": solved, "GiB it grew": peak() - before}
     for name, value in found.items():
