@@ -83,3 +83,11 @@ def test_a_forecast_that_blows_up_is_none_not_a_number():
     found = truth.metrics(np.full(1000, np.nan), np.full((30, LONGEST), np.nan))
     assert found["nrmse"] is None
     assert (found["free"], found["hits"], found["vpt"]) == (0, 0, 0)
+
+
+def test_a_forecast_that_stands_still_has_no_direction():
+    truth = Truth(splits_of(SYSTEMS["henon"], "paper", 1)[0])
+    rng = np.random.default_rng(0)
+    noise = 1e-8 * rng.standard_normal((30, LONGEST))
+    assert truth.metrics(truth.values, 0.3 + noise)["free"] == 0
+    assert truth.metrics(truth.values, truth.runs + noise)["free"] == 1

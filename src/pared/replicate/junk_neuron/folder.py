@@ -17,7 +17,7 @@ from pared.replicate.junk_neuron.tasks import Task, run
 from pared.training.fleet import interrupts_wait
 from pared.types import DataError, Progress
 
-FORMAT = 1
+FORMAT = 2
 SETTINGS, PARTS, RESULTS, REPORT = "settings.json", "parts", "results.json", "report.html"
 
 

@@ -6,16 +6,20 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from pared.data import Split
-from pared.evaluation import Predictor, against_last, nrmse, paper_hits, starts, valid_prediction_time
+from pared.evaluation import Predictor, against_last, nrmse, starts, valid_prediction_time
 from pared.evaluation.forecast import floats
 from pared.evaluation.metrics import Floats
 from pared.training.fleet import inference
 
 STEPS, LONGEST, STARTS = 15, 200, 30
 """Points of the paper's count; of the free runs that valid prediction time is read from; free runs a block."""
+STILL = 1e-6
+"""Step of a forecast, in scaled units, below which it stands still: a barely trained network soon does when it runs
+freely, and the signs of its rounding errors are no forecast. Standing still is never right, as in `paper_hits`."""
 THRESHOLD = 0.4  # of the standard deviation: where a forecast has left the truth
 
 Metrics = dict[str, float | None]
@@ -55,17 +59,24 @@ class Truth:
         first start; nrmse: one-step error; vpt: mean valid prediction time in steps, at most 200. None: not finite.
         """
         values, steps = self.values, runs.shape[1]
-        free = paper_hits(self.runs[:, :STEPS], runs[:, :STEPS])
+        free = hits(self.runs[:, :STEPS], runs[:, :STEPS])
         last = floats(self.split.test.x[:, -1, 0])
         found = {
             "direction": float(against_last(values, one_step, last).mean()),
-            "hits": float(paper_hits(values[:STEPS], one_step[:STEPS]).sum()),
+            "hits": float(hits(values[:STEPS], one_step[:STEPS]).sum()),
             "free": float(free.mean()),
             "free_hits": float(free[0].sum()),
             "nrmse": nrmse(values, one_step, self.sd),
             "vpt": float(valid_prediction_time(self.runs[:, :steps], runs, self.sd, THRESHOLD).mean()),
         }
         return {name: float(f"{value:.6g}") if math.isfinite(value) else None for name, value in found.items()}
+
+
+def hits(truth: Floats, forecast: Floats) -> NDArray[np.bool_]:
+    """`paper_hits` where steps of the forecast below STILL count as none."""
+    with np.errstate(invalid="ignore"):  # inf - inf in a forecast that blew up is NaN: no hit
+        steps = np.diff(forecast)
+    return np.equal(np.sign(np.diff(truth)), np.sign(np.where(np.abs(steps) < STILL, 0.0, steps)))
 
 
 def measure(predict: Predictor, truth: Truth) -> Metrics:
