@@ -3,7 +3,7 @@
 The public names, in the order in which data flow through them.
 """
 
-from pared import criteria, data, evaluation, models
+from pared import criteria, data, evaluation, models, reconstruct
 from pared.compensate import compensate
 from pared.data import Series, Split
 from pared.evaluation import Comparison, compare
@@ -101,6 +101,7 @@ __all__ = [
     "predict_many",
     "prune",
     "quantise",
+    "reconstruct",
     "replay",
     "save",
     "select",

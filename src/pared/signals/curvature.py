@@ -15,8 +15,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import hessian as second
-from torch.func import vmap
+from torch.func import jacrev, vmap
 
 from pared.signals.layout import CurvatureError, OfWeights, gradient_of
 from pared.types import Batch, Loss
@@ -233,7 +232,7 @@ def output_curvature(of: OfWeights) -> Tensor:
     with of.looking():
         value(flat[0], of.y[0])  # a loss that cannot be called at all says so itself
         try:
-            found = vmap(second(value), randomness="different")(flat, of.y)
+            found = vmap(jacrev(jacrev(value)), randomness="different")(flat, of.y)
         except RuntimeError:
             found = torch.stack([_by_hand(value, row, target) for row, target in zip(flat, of.y, strict=True)])
     if not found.any():
