@@ -164,3 +164,12 @@ def test_steps_are_at_least_one():
     with pytest.raises(ValueError, match="at least one step"):
         Steps(Linear(0.5), 0)
     assert pared.select_weights({"a": torch.ones(2, 2)}, Ratio(0.5))["a"].tolist() == [[False, False], [True, True]]
+
+
+def test_scores_of_units_or_of_other_shapes_are_refused():
+    model = mlp()
+    steps = Steps(OneShot(0.5), 1)
+    with pytest.raises(ValueError, match=r"scores 'first', which is no parameter; .* \(units go by select and cut\)"):
+        pared.gradual(model, split_of(model), criteria.taylor, steps)
+    with pytest.raises(ValueError, match=r"'last.weight' are shaped \(5, 2\), the parameter is shaped \(2, 5\)"):
+        pared.gradual(model, split_of(model), lambda *_: {"last.weight": torch.rand(5, 2)}, steps)

@@ -1,13 +1,14 @@
 """Weights removed step by step, with training in between."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from pared.masks import Sparse, WeightScope, adapt_dropout, mask_weights, select_weights
 from pared.selection import Ratio
+from pared.signals import plain_parameters
 from pared.training.fit import Fit, TrainConfig, TrainingData, fit
 from pared.types import Criterion, Loss, Masks
 
@@ -45,7 +46,7 @@ def gradual(
     are zero after every training step, and so are the optimiser's moments of them.
 
     Returns the last network (a copy), its masks and its trainings. Cost: `steps.count` scorings and trainings.
-    Raises: what the criterion and `fit` raise.
+    Raises: ValueError for scores of units or of other shapes than the weights'; what the criterion and `fit` raise.
     Source: Han et al. (2015) for the loop, Zhu & Gupta (2017) for the cubic schedule.
     """
     masks: Masks = {}
@@ -54,7 +55,9 @@ def gradual(
     for step in range(1, steps.count + 1):
         share = steps.schedule(step / steps.count)
         if 0 < share < 1:
-            masks = select_weights(criterion(current, split.train, loss), Ratio(share), steps.scope, masks)
+            scores = criterion(current, split.train, loss)
+            _check_scores(scores, current)
+            masks = select_weights(scores, Ratio(share), steps.scope, masks)
         current = mask_weights(current, masks)
         if config is not None:
             current = adapt_dropout(current, masks, model) if steps.dropout else current
@@ -62,3 +65,18 @@ def gradual(
             fits.append(fit(current, split, config, loss, resume, masks))
             current = fits[-1].model
     return Sparse(current, masks, tuple(fits))
+
+
+def _check_scores(scores: Mapping[str, Tensor], model: nn.Module) -> None:
+    weights = plain_parameters(model)
+    for name, values in scores.items():
+        if name not in weights:
+            raise ValueError(
+                f"the criterion scores {name!r}, which is no parameter; weights go by scores of weights, such as "
+                "criteria.magnitude or obd (units go by select and cut)"
+            )
+        if values.shape != weights[name].shape:
+            raise ValueError(
+                f"the criterion's scores of {name!r} are shaped {tuple(values.shape)}, "
+                f"the parameter is shaped {tuple(weights[name].shape)}"
+            )
