@@ -38,8 +38,8 @@ def check_masks(tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> N
     for name, mask in masks.items():
         if name not in tensors:
             raise ValueError(
-                f"there is no parameter {name!r} to mask; the parameters are {', '.join(tensors)} (where a parametrisation "
-                "computes a weight, torch.nn.utils.parametrize.remove_parametrizations makes it a parameter)"
+                f"there is no parameter {name!r} to mask; the parameters are {', '.join(tensors)} (where a "
+                "parametrisation computes a weight, torch.nn.utils.parametrize.remove_parametrizations makes it one)"
             )
         if mask.dtype != torch.bool or mask.shape != tensors[name].shape:
             raise ValueError(
