@@ -102,7 +102,7 @@ def adapt_dropout(model: nn.Module, masks: Masks, like: nn.Module | None = None)
 
     A dropout module follows the masked parameter that comes before it in the order of the model's modules; its full
     rate is that of `like` (default: the model itself). Fewer connections need less noise.
-    Source: Han et al., Learning both Weights and Connections (2015), eq. 2.
+    Source: Han et al., Learning both Weights and Connections (2015).
     """
     adapted, share = copy.deepcopy(model), 1.0
     full = dict((model if like is None else like).named_modules())

@@ -102,7 +102,7 @@ def chita(
     from a minimum it asks for a larger ridge, or the step is far too long.
 
     Cost: `stages` times the factor and some O(N^2 n). Memory O(N n).
-    Source: Benbaki et al., Fast as CHITA (2023), sections 3 and 4.
+    Source: Benbaki et al., Fast as CHITA (2023).
     """
     _check(ratio)
     layout, current = prunable(model), model
@@ -125,7 +125,7 @@ def refit_layers(model: nn.Module, batch: Batch, loss: Loss, masks: Masks, *, da
     damping * mean(diag H). With masks of `criteria.obc` it is Optimal Brain Compression, with others the repair of
     their choice. Layers that neither multiply nor convolve are masked only.
 
-    Cost: one forward pass, O(outputs d^3) a layer of d inputs. Source: Frantar, Singh & Alistarh (2022), section 4.
+    Cost: one forward pass, O(outputs d^3) a layer of d inputs. Source: Frantar, Singh & Alistarh (2022).
     """
     check_masks(plain_parameters(model), masks)
     found, grams = plain_parameters(model), input_grams(model, batch, loss)

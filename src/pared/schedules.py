@@ -66,7 +66,7 @@ class Exponential:
 class Cubic:
     """Much at first, little at last: v(p) = end + (start - end) (1 - p)^3.
 
-    Source: Zhu & Gupta, To prune, or not to prune (2017), eq. 1.
+    Source: Zhu & Gupta, To prune, or not to prune (2017).
     """
 
     end: float

@@ -29,7 +29,7 @@ def variational_dropout(
 
     Scores: weight parameter -> its shape, no unit, in [-8, 8]; comparable between layers.
     Cost: `steps` forward and backward passes.
-    Source: Molchanov, Ashukha & Vetrov, Variational dropout sparsifies deep neural networks (2017), eq. 14.
+    Source: Molchanov, Ashukha & Vetrov, Variational dropout sparsifies deep neural networks (2017).
     """
     of = OfWeights(model, batch, loss)
 
@@ -56,7 +56,7 @@ def group_jeffreys(
 
     Scores: weight parameter -> its shape, the same for all weights that read one input (`by_unit` with role "out" makes
     it a unit's), no unit, in [-8, 8]. Cost: `steps` forward and backward passes.
-    Source: Louizos, Ullrich & Welling, Bayesian compression for deep learning (2017), section 4.1.
+    Source: Louizos, Ullrich & Welling, Bayesian compression for deep learning (2017).
     """
     of = OfWeights(model, batch, loss)
     groups = _Groups(of)
@@ -98,7 +98,7 @@ def horseshoe(
 
     Scores: weight parameter -> its shape, the same for all weights that read one input (`by_unit` with role "out" makes
     it a unit's), a logarithm of a scale, any sign. Cost: `steps` forward and backward passes.
-    Source: Louizos, Ullrich & Welling, Bayesian compression for deep learning (2017), section 4.2.
+    Source: Louizos, Ullrich & Welling, Bayesian compression for deep learning (2017).
     """
     of = OfWeights(model, batch, loss)
     groups = _Groups(of)
@@ -140,7 +140,7 @@ def log_alpha(mean: Tensor, spread: Tensor) -> Tensor:
 def kl_log_uniform(log_alpha: Tensor) -> Tensor:
     """KL of N(theta, alpha theta^2) from the log-uniform prior, up to a constant, by a fit (good to 0.02).
 
-    Source: Molchanov, Ashukha & Vetrov (2017), eq. 14.
+    Source: Molchanov, Ashukha & Vetrov (2017).
     """
     return 0.63576 * torch.sigmoid(-1.87320 - 1.48695 * log_alpha) + torch.log1p((-log_alpha).exp()) / 2
 

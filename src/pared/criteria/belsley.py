@@ -135,7 +135,7 @@ def collinearity(matrix: Array, ridge: float = 0.0) -> Collinearity:
 
     eta_j = lam_1 / lam_j, q_ij = (u_ij^2 / lam_j) / sum_k u_ik^2 / lam_k, of matrix + ridge * mean(diag) I.
     Where eigenvalues are zero to rounding, the indices are bounded by 1/eps and the shares are noise: give a ridge.
-    Cost: one decomposition. Source: Belsley, Kuh & Welsch, Regression Diagnostics (1980), section 3.2.
+    Cost: one decomposition. Source: Belsley, Kuh & Welsch, Regression Diagnostics (1980).
     """
     values, vectors = scipy.linalg.eigh(matrix + ridge * np.trace(matrix) / len(matrix) * np.eye(len(matrix)))
     values, vectors = np.maximum(values[::-1], np.finfo(float).eps * values[-1]), vectors[:, ::-1]

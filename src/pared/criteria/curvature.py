@@ -45,7 +45,7 @@ def obd(
     Scores: weight parameter -> its shape, unit of the loss, >= 0 (any sign with `gradient`); comparable between layers.
     Cost: a vectorised backward pass an output (ggn); a Hessian-vector product a weight (exact), or 128 (hutchinson);
     two backward passes (lecun, levenberg, fisher). Raises: CurvatureError for a loss without second derivative.
-    Source: LeCun, Denker & Solla, Optimal Brain Damage (1989), eq. 3.
+    Source: LeCun, Denker & Solla, Optimal Brain Damage (1989).
     """
     if diagonal not in DIAGONALS:
         raise ValueError(f"unknown diagonal {diagonal!r}; choose one of {', '.join(DIAGONALS)}")
@@ -83,8 +83,8 @@ def obs(
     Cost: the matrix and O(n^3); memory O(n^2).
     Raises: CurvatureError for a loss without second derivative, a matrix that is singular or indefinite after damping,
     and networks too large for it.
-    Source: Hassibi & Stork, Second order derivatives for network pruning (1992), eq. 5; with the gradient Singh &
-    Alistarh, WoodFisher (2020), section 3 ("WoodTaylor").
+    Source: Hassibi & Stork, Second order derivatives for network pruning (1992); with the gradient Singh &
+    Alistarh, WoodFisher (2020) ("WoodTaylor").
     """
     if matrix not in MATRICES:
         raise ValueError(f"unknown matrix {matrix!r}; choose one of {', '.join(MATRICES)}")
@@ -99,7 +99,7 @@ def obs_step(
     """The least increase of g'd + d'Hd/2 over shifts d that make the weights `gone` zero, and that shift.
 
     With P = H^-1, r = w_Q - (P g)_Q and l = P_QQ^-1 r:  d = -P g - P_.Q l,  increase r' l / 2 - g' P g / 2.
-    Cost: O(n |Q| + |Q|^3). Source: Hassibi & Stork (1992), eq. 5, for a set Q.
+    Cost: O(n |Q| + |Q|^3). Source: Hassibi & Stork (1992), for a set Q.
     """
     q = torch.as_tensor(list(gone))
     free = torch.zeros_like(weights) if gradient is None else inverse @ gradient
@@ -129,7 +129,7 @@ def woodfisher(
     Scores: weight parameter -> its shape, unit of the loss, >= 0 (any sign with `gradient`); comparable between layers.
     Cost: one vectorised backward pass and O(N^2 n); memory O(N n).
     Raises: ValueError for a damping that is not positive.
-    Source: Singh & Alistarh, WoodFisher (2020), sections 3 and 4.
+    Source: Singh & Alistarh, WoodFisher (2020).
     """
     if damping <= 0:
         raise ValueError(f"the Fisher matrix of few samples is singular: damping must be positive, got {damping}")

@@ -17,7 +17,7 @@ def snip(model: nn.Module, batch: Batch, loss: Loss) -> Scores:
     Scores: weight parameter -> its shape, a share of 1, >= 0; comparable between layers. Near a minimum the gradient of
     the batch vanishes and the order is noise: for networks before training, or with per-sample gradients (`obd` with
     diagonal="fisher"). Cost: one forward and backward pass.
-    Source: Lee, Ajanthan & Torr, SNIP (2019), eq. 6.
+    Source: Lee, Ajanthan & Torr, SNIP (2019).
     """
     g = signals.gradient(model, batch, loss)
     size = (g * prunable(model).flat(plain_parameters(model)).to(g)).abs()
@@ -33,7 +33,7 @@ def grasp(model: nn.Module, batch: Batch, loss: Loss, *, temperature: float = 1.
 
     Scores: weight parameter -> its shape, any sign; comparable between layers; for networks before training.
     Cost: a gradient and one Hessian-vector product. Raises: CurvatureError for a loss without second derivative.
-    Source: Wang, Zhang & Grosse, Picking winning tickets before training by preserving gradient flow (2020), eq. 8.
+    Source: Wang, Zhang & Grosse, Picking winning tickets before training by preserving gradient flow (2020).
     """
 
     def cooled(output: Tensor, target: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def synflow(model: nn.Module, batch: Batch, loss: Loss) -> Scores:
     schedule (`pared.gradual` with this criterion and no training). In float64, as R overflows in deep networks.
 
     Scores: weight parameter -> its shape, >= 0; comparable between layers. Cost: one forward and backward pass.
-    Source: Tanaka, Kunin, Yamins & Ganguli, SynFlow (2020), eq. 2 and algorithm 1.
+    Source: Tanaka, Kunin, Yamins & Ganguli, SynFlow (2020).
     """
     of = OfWeights(model, batch, loss)
     with torch.no_grad():
@@ -76,7 +76,7 @@ def movement(
 
     Scores: weight parameter -> its shape, unit of the loss, any sign; comparable between layers.
     Cost: `steps` forward and backward passes.
-    Source: Sanh, Wolf & Rush, Movement pruning (2020), eq. 3 to 5.
+    Source: Sanh, Wolf & Rush, Movement pruning (2020).
     """
     of = OfWeights(model, batch, loss)
     weights, scores = of.weights.clone(), torch.zeros_like(of.weights)

@@ -19,7 +19,7 @@ def wanda(model: nn.Module, batch: Batch, loss: Loss) -> Scores:
 
     Scores: weight parameter -> its shape, unit of the layer's output, >= 0; compare them within an output row
     (`select_weights` with scope "row"), not between layers. Layers that neither multiply nor convolve are left out.
-    Cost: one forward pass. Source: Sun, Liu, Bair & Kolter, Wanda (2024), eq. 1.
+    Cost: one forward pass. Source: Sun, Liu, Bair & Kolter, Wanda (2024).
     """
 
     def score(rows: Tensor, gram: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def layer_obs(model: nn.Module, batch: Batch, loss: Loss, *, damping: float = 1e
 
     Scores: weight parameter -> its shape, unit of a squared output, >= 0; comparable within a layer.
     Cost: one forward pass, O(rows d^2 + d^3) a layer of d inputs.
-    Source: Dong, Chen & Pan, Learning to prune deep neural networks via layer-wise OBS (2017), eq. 9.
+    Source: Dong, Chen & Pan, Learning to prune deep neural networks via layer-wise OBS (2017).
     """
 
     def score(rows: Tensor, gram: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def obc(model: nn.Module, batch: Batch, loss: Loss, *, damping: float = 1e-2) ->
 
     Scores: weight parameter -> its shape, unit of a squared output, >= 0; comparable within a layer.
     Cost: one forward pass, O(outputs d^3) a layer of d inputs.
-    Source: Frantar, Singh & Alistarh, Optimal Brain Compression (2022), algorithm 1 and section 4.
+    Source: Frantar, Singh & Alistarh, Optimal Brain Compression (2022).
     """
 
     def score(rows: Tensor, gram: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ def sparsegpt(rows: Tensor, hessian: Tensor, ratio: float, block: int = 128) -> 
     already passed are never touched again.
 
     Returns keep (o, d) boolean, W' (o, d). Cost: O(d^3 + o d^2).
-    Source: Frantar & Alistarh, SparseGPT (2023), algorithm 1.
+    Source: Frantar & Alistarh, SparseGPT (2023).
     """
     upper = torch.linalg.cholesky(inverse(hessian), upper=True)
     w, keep = rows.double().clone(), torch.ones_like(rows, dtype=torch.bool)

@@ -36,7 +36,7 @@ def snr(
     Scores: weight parameter -> its shape, no unit, >= 0; comparable between layers.
     Cost: a GGN (laplace), 2 `steps` of them (variational), 10 `steps` on minibatches (snapshots); full: O(n^3) each.
     Raises: CurvatureError for losses without second derivative, and for networks too large for a full covariance.
-    Source: Graves, Practical variational inference for neural networks (2011), section 7.
+    Source: Graves, Practical variational inference for neural networks (2011).
     """
     if posterior == "snapshots":
         mean, root, spread = snapshot_posterior(model, batch, loss, steps)
@@ -84,7 +84,7 @@ def variational_posterior(
 
     Returns: mean (n,) and covariance (n, n), or with "diagonal" variances (n,).
     Cost: 2 `steps` GGNs and gradients; full: O(n^3) each. Exact for linear networks under a squared error.
-    Source: Khan et al., Fast and scalable Bayesian deep learning by weight-perturbation in Adam (2018), eq. 7 and 8.
+    Source: Khan et al., Fast and scalable Bayesian deep learning by weight-perturbation in Adam (2018).
     """
     of = _of(model, batch, loss, covariance, prior)
     generator = torch.Generator().manual_seed(seed)
@@ -117,7 +117,7 @@ def snapshot_posterior(
     Every `between` steps (of a quarter of the batch, in an order from the seed) a snapshot is taken. D D' is half of
     their covariance, of rank `count` - 1, and spread half of its diagonal.
     Cost: `count` * `between` forward and backward passes. Memory O(n count).
-    Source: Maddox et al., A simple baseline for Bayesian uncertainty in deep learning (2019), section 3.
+    Source: Maddox et al., A simple baseline for Bayesian uncertainty in deep learning (2019).
     """
     of = OfWeights(model, batch, loss)
     generator, seen = torch.Generator().manual_seed(seed), []

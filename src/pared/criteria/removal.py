@@ -64,7 +64,7 @@ def removal(matrix: Array, tie: float = TIE) -> Removal:
     decomposition, and its share of that one: O(k^2) while t grows with k (to k = 2,300), above that O(k^3 / 192).
     Raises: CurvatureError for a matrix that is not symmetric, not positive definite, or of a condition above 1e12.
     Source: Grabovoy, Bakhteev & Strijov (2019), eq. 4.1 to 4.4, with the indices of (4.4) as their example has them;
-    Golub, Some modified matrix eigenvalue problems (1973), section 5, for eigenvalues of a diagonal minus a low rank.
+    Golub, Some modified matrix eigenvalue problems (1973), for eigenvalues of a diagonal minus a low rank.
     """
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.allclose(matrix, matrix.T, rtol=1e-8):
         raise CurvatureError(f"the matrix must be symmetric, got one shaped {matrix.shape}; give (M + M') / 2")

@@ -29,7 +29,7 @@ def deviation(model: nn.Module, batch: Batch, loss: Loss) -> Scores:
     """|w| / std of its layer's weights: `Threshold(s)` then removes what lies within s standard deviations of zero.
 
     Scores: weight parameter -> its shape, no unit, >= 0. A layer whose weights are all equal scores 0.
-    Cost: O(parameters). Source: Han et al., Learning both Weights and Connections (2015), section 3.
+    Cost: O(parameters). Source: Han et al., Learning both Weights and Connections (2015).
     """
     scores: Scores = {}
     found = plain_parameters(model)

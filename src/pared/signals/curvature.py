@@ -7,7 +7,7 @@ Lam_i = d2 loss_i / d output_i^2 and g_i = d loss_i / d w:
     GGN      G = (1/N) sum_i J_i' Lam_i J_i            positive semidefinite where the loss is convex
     Fisher   F = (1/N) sum_i g_i g_i'                  empirical: rank <= N, vanishes where the fit is perfect
 
-Source: Martens, New insights and perspectives on the natural gradient method (2020), sections 5 to 9.
+Source: Martens, New insights and perspectives on the natural gradient method (2020).
 """
 
 from collections.abc import Callable, Iterator
@@ -74,7 +74,7 @@ def hutchinson(model: nn.Module, batch: Batch, loss: Loss, draws: int = 128, see
 
     Its variance at weight i is 2 sum_{j != i} H_ij^2 / draws. Cost: `draws` Hessian-vector products.
     Raises: CurvatureError for a loss without second derivative.
-    Source: Hutchinson (1990); Bekas, Kokiopoulou & Saad (2007), eq. 1.
+    Source: Hutchinson (1990); Bekas, Kokiopoulou & Saad (2007).
     """
     of = OfWeights(model, batch, loss)
     generator = torch.Generator().manual_seed(seed)

@@ -47,7 +47,7 @@ def input_grams(model: nn.Module, batch: Batch, loss: Loss) -> dict[str, Tensor]
     several times sums over its uses; one used in another way (an embedding, a transposed convolution) is left out.
 
     Cost: one forward pass and O(rows inputs^2) a layer.
-    Source: Dong, Chen & Pan, Learning to prune deep neural networks via layer-wise OBS (2017), eq. 7.
+    Source: Dong, Chen & Pan, Learning to prune deep neural networks via layer-wise OBS (2017).
     """
     of = OfWeights(model, batch, loss)
     grams: dict[str, Tensor] = {}
@@ -65,7 +65,7 @@ def kronecker(model: nn.Module, batch: Batch, loss: Loss) -> dict[str, LayerCurv
 
     Cost: one forward pass, one backward pass an output, O(rows (inputs^2 + outputs^2)).
     Raises: CurvatureError as `ggn`.
-    Source: Martens & Grosse, Optimizing neural networks with Kronecker-factored approximate curvature (2015), eq. 1;
+    Source: Martens & Grosse, Optimizing neural networks with Kronecker-factored approximate curvature (2015);
     Eschenhagen et al., KFAC for modern architectures (2023), for shared weights.
     """
     of = OfWeights(model, batch, loss)

@@ -28,7 +28,7 @@ def backward_diagonal(model: nn.Module, batch: Batch, loss: Loss, levenberg: boo
     Cost: one forward and two backward passes.
     Raises: CurvatureError for anything but an `nn.Sequential` of Linear layers and elementwise activations, and for a
     loss without second derivative.
-    Source: LeCun, Denker & Solla, Optimal Brain Damage (1989), eq. 4 to 9.
+    Source: LeCun, Denker & Solla, Optimal Brain Damage (1989).
     """
     of = OfWeights(model, batch, loss)
     layers = [m for m in of.model.modules() if not isinstance(m, nn.Sequential)]
