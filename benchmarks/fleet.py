@@ -29,8 +29,8 @@ from pared.types import Batch
 
 BATCH, STEPS = 64, 7900
 QUICK = "--quick" in sys.argv
-ROUNDS, SECONDS = (2, 0.1) if QUICK else (5, 0.5)
-SETUP, RIVAL_STEPS = 0.02, 40  # seconds a network; steps of a rival, which compiles for their number
+ROUNDS, SECONDS, SETUP = (1, 0.1, 0.002) if QUICK else (3, 0.5, 0.01)  # SETUP: seconds of training a network, at least
+RIVAL_STEPS = 40  # rivals compile for a number of steps
 
 
 class Case(NamedTuple):
@@ -61,7 +61,7 @@ CASES += [Case(cell, (16, 4), window) for cell in ("gru", "rnn") for window in (
 CASES += [Case("mlp", (39, 1), 13), Case("mlp", (13, 3), 13), Case("lstm", (256,), 22)]
 if QUICK:
     CASES = [Case("lstm", (16, 4), 2), Case("gru", (16, 4), 2), Case("mlp", (39, 1), 13), Case("lstm", (256,), 22)]
-NETWORKS = (1, 10, 70) if QUICK else (1, 10, 70, 200)
+NETWORKS = (1, 10, 20) if QUICK else (1, 10, 70, 200)
 
 
 class Cost(NamedTuple):
@@ -118,8 +118,8 @@ def turns(case: Case) -> list[Turn]:
     found = [Turn("loop", 1), Turn("loop", 2, jobs=2)]
     if case.units == (256,):
         return [found[0], Turn("auto", 1)]
-    found += [Turn("kernel", 1), Turn("kernel", 70), Turn("kernel", 70, jobs=2)]
-    found += [Turn("batched", networks) for networks in NETWORKS]
+    found += [Turn("kernel", 1), Turn("kernel", NETWORKS[2]), Turn("kernel", NETWORKS[2], jobs=2)]
+    found += [Turn("batched", networks) for networks in (NETWORKS if case.kind == "lstm" else NETWORKS[2:3])]
     found += [Turn("kernel", 200)] if 200 in NETWORKS else []
     if case.kind == "lstm":
         found += [Turn(name, 1) for name in RIVALS if name.startswith("keras")]
@@ -166,8 +166,8 @@ def measure(case: Case, rivals: Mapping[str, Rival]) -> dict[str, Any]:
 
 def enough_steps(call: Callable[[int], Any], networks: int) -> int:
     """So many steps that what goes before training is little beside them."""
-    few, more = call(4), call(44)
-    each = max(1e-6, (44 * more.wall - 4 * few.wall) / 40)
+    few, more = call(2), call(12)
+    each = max(1e-6, (12 * more.wall - 2 * few.wall) / 10)
     return max(4, int(max(SECONDS / networks, SETUP) / each))
 
 

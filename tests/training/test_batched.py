@@ -195,12 +195,12 @@ class Scaled(nn.Module):
 
 def test_waves_hold_what_is_alike_and_bound_the_memory():
     member = Member(Forecaster(), split(window=22, samples=200), TrainConfig(), None)
-    groups, alone = waves(dict.fromkeys(range(2000), member), jobs=1)
-    assert sorted(index for group in groups for index in group) == list(range(2000))
+    groups, alone = waves(dict.fromkeys(range(300), member), jobs=1)
+    assert sorted(index for group in groups for index in group) == list(range(300))
     assert not alone
     assert 16 <= max(map(len, groups)) < 128
     small = Member(MLP(22, (5,)), member.split, TrainConfig(), None)
-    assert max(map(len, waves(dict.fromkeys(range(2000), small), jobs=1)[0])) == 128
+    assert max(map(len, waves(dict.fromkeys(range(300), small), jobs=1)[0])) == 128
     scaled = {n: Member(Scaled(n % 3), split(), TrainConfig(), None) for n in range(3 * FEW + 1)}
     groups, alone = waves(scaled, jobs=1)
     assert sorted({n % 3 for n in group} for group in groups) == [{0}, {1}, {2}]
