@@ -166,8 +166,9 @@ def measure(case: Case, rivals: Mapping[str, Rival]) -> dict[str, Any]:
 
 def enough_steps(call: Callable[[int], Any], networks: int) -> int:
     """So many steps that what goes before training is little beside them."""
+    call(2)  # what is done once
     few, more = call(2), call(12)
-    each = max(1e-6, (12 * more.wall - 2 * few.wall) / 10)
+    each = max(more.wall / 20, (12 * more.wall - 2 * few.wall) / 10)
     return max(4, int(max(SECONDS / networks, SETUP) / each))
 
 
