@@ -39,7 +39,7 @@ def fit_many(  # noqa: PLR0913
     compiled kernel; where numba is not, or where it is another small module that `torch.func` can follow, in step with
     members of its shape, if there are at least eight; any other member by the plain loop. `engine_of` says which and
     why, `engine` overrides it. A member's shape decides, but for that number eight: in step, a member differs from the
-    loop, and with its companions, by float32 rounding (gradients by less than 1e-5 of the largest), elsewhere not by a bit.
+    loop, and with its companions, by float32 rounding (gradients by under 1e-5 of the largest), elsewhere by no bit.
 
     A member whose loss is no finite number, NaN among its data say, ends alone: its fit says `diverged`, and its place
     in the list says which it is. `progress` draws a bar on stderr. To go on after an interruption, take the fits from
