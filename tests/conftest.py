@@ -16,12 +16,19 @@ OF_KINDS = {"test_signals.py", "test_testing.py", "test_grow.py", "test_optimise
 """Files whose tests are about any kind of network, besides the contracts."""
 
 
+OF_ALL = {"ablation", "activation", "junk", "magnitude", "random", "taylor"}
+"""Criteria that the fast suite tries on recurrent networks, too."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         of_kinds = item.path.parent.name == "contracts" or item.path.name in OF_KINDS
         if of_kinds and {parameters.get("name"), parameters.get("network")} & (NAMES - PLAIN):
+            item.add_marker(pytest.mark.slow)
+        criterion, on_lstm = parameters.get("criterion"), parameters.get("network") == "lstm"
+        if isinstance(criterion, str) and (criterion == "reranked" or (on_lstm and criterion not in OF_ALL)):
             item.add_marker(pytest.mark.slow)
 
 

@@ -260,6 +260,7 @@ def test_steps_that_a_network_looking_two_rows_ahead_cannot_take(here, copy):
 
 
 @pytest.mark.parametrize("value", [3, "x", None, [3], {"full": 3}, [{}], True])
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["format", "data", "blocks", "outcomes", "candidates", "comparisons", "finding"])
 def test_a_record_with_wrong_parts(here, copy, name, value):
     if (name, value) in (("format", True), ("data", {"full": 3}), ("finding", "x")):

@@ -16,6 +16,7 @@ from pared.surgery import StructureError, drop_layer, droppable, replay
 from pared.training import TrainConfig, fit
 from pared.types import Batch
 
+SLOW = pytest.mark.slow
 LAYERS = ["block_influence", "cka", "layer_ablation", "probe_gain", "reinitialisation", "replaceability"]
 
 
@@ -67,7 +68,9 @@ def test_what_can_be_dropped():
     assert droppable(recurrent(), data("recurrent").x) == ("recurrent.0", "recurrent.1", "recurrent.2")
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", ["deep", *(pytest.param(n, marks=pytest.mark.slow) for n in ("residual", "recurrent"))]
+)
 @pytest.mark.parametrize("criterion", LAYERS)
 def test_laws(criterion, name):
     model, batch = NETWORKS[name](), data(name)

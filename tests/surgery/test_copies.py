@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from networks import snapshot, unchanged
+from pared.surgery import Plan, cut, mask, trace
 from pared.surgery.copies import copied
 from zoo import PROBES, probe
 
@@ -74,3 +75,50 @@ def test_given_tensors_take_the_places_of_those_they_are_given_for():
     assert new[1].running_mean is mean
     assert torch.equal(new[0].bias, model[0].bias)
     assert model[0].weight.shape == (4, 3)
+
+
+class Rebuilt(nn.Module):
+    """Makes its copies by hand, as generated modules do: what stands in a memo is not heeded."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 5), nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.b(torch.tanh(self.a(x)))
+
+    def __deepcopy__(self, memo):
+        new = Rebuilt()
+        new.load_state_dict(self.state_dict())
+        return new.to(self.a.weight.dtype)
+
+
+class Sharing(nn.Module):
+    """Shares a frozen part with all of its copies."""
+
+    class Frozen(nn.Linear):
+        def __deepcopy__(self, memo):
+            return self
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(3, 5), Sharing.Frozen(5, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.c(torch.tanh(self.b(torch.tanh(self.a(x)))))
+
+
+@pytest.mark.parametrize("kind", [Rebuilt, Sharing])
+def test_models_with_a_way_of_their_own_to_be_copied(kind):
+    model, x = kind().double(), torch.randn(4, 3, dtype=torch.float64)
+    before, expected = snapshot(model), model(x)
+    structure = trace(model, x)
+    unchanged(before, model)
+    assert structure["a"].width == 5
+    if kind is Rebuilt:
+        plan = Plan({"a": (0, 3)})
+        small = cut(model, structure, plan)
+        assert small.a.weight.shape == (2, 3)
+        torch.testing.assert_close(small(x), mask(model, structure, plan)(x), rtol=1e-12, atol=1e-12)
+    unchanged(before, model)
+    assert torch.equal(model(x), expected)

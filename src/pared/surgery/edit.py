@@ -38,8 +38,13 @@ def cut(model: nn.Module, structure: Structure, plan: Plan) -> nn.Module:
     touched = _touched(structure, plan)
     kept = _kept(named_tensors(model), touched)
     small = copied(model, instead=kept)
-    replace_all(small, {name: kept[name] for name in kept.keys() - held_tensors(model).keys()})
+    held = held_tensors(small)  # a copy of the user's own making may not have taken them
+    replace_all(small, {name: t for name, t in kept.items() if name not in held or not _is_the_same(t, held[name])})
     return resize_all(small, [Loss(s, width, len(units)) for s, width, units in touched])
+
+
+def _is_the_same(one: Tensor, two: Tensor) -> bool:
+    return one.shape == two.shape and one.data_ptr() == two.data_ptr()
 
 
 def _kept(tensors: Mapping[str, Tensor], touched: Sequence[Touched]) -> dict[str, Tensor]:

@@ -75,8 +75,10 @@ def _followed_without_weights(model: nn.Module, inputs: Sequence[Tensor]) -> Str
     """
     weights = own_weights(model)
     try:
-        hollow = copied(model, instead={name: torch.empty_like(t, device="meta") for name, t in weights.items()}).eval()
-        graph = graph_of(hollow)
+        hollow = copied(model, instead={name: torch.empty_like(t, device="meta") for name, t in weights.items()})
+        if not {*map(id, hollow.modules())}.isdisjoint(map(id, model.modules())):
+            return None  # the user's own way to copy shares modules, whose weights must stay
+        graph = graph_of(hollow.eval())
         if any(_is_hollow(hollow, str(node.target)) for node in graph.nodes if node.op == "get_attr"):
             return None
         replace_all(hollow, blanks(weights))
