@@ -5,9 +5,10 @@ import math
 import pytest
 
 from pared.evaluation import compare
+from pared.findings import finding, notes, ratio_text
 from pared.outcomes import Candidate, Evidence, Outcome
-from pared.run import RunConfig, finding, notes, ratio_text
 from pared.selection import Ratio
+from pared.settings import RunConfig
 
 BLOCKS = range(10)
 

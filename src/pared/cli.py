@@ -14,10 +14,13 @@ from rich.table import Table
 import pared
 from pared import criteria, report, run, store
 from pared.data import BUILTINS, Series, load
+from pared.findings import mean_test_metric, ratio_text
+from pared.job import investigation, partial_record, shipped_key
+from pared.job import record as complete_record
 from pared.models.recurrent import Cell, Init
 from pared.replicate.command import app as replicate
-from pared.run import Predict, RunConfig
 from pared.selection import Scope
+from pared.settings import Predict, RunConfig
 from pared.surgery import Plan
 from pared.terminal import (
     INTERRUPTED,
@@ -128,22 +131,22 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
 def _run(series: Series, config: RunConfig, base: Path, jobs: int) -> None:
     started = time.perf_counter()
     torch.set_num_threads(1)
-    splits = run.prepare(series, config)
+    job = run.job(series, config)
     with shown_progress() as progress:
-        work = run.investigation(series, splits, config, jobs, progress)
+        work = investigation(job, jobs, progress)
         with store.new_folder(base, series.name, config.seed) as folder:
             try:
                 evidence = work.run()
             except KeyboardInterrupt:
                 ignore_interrupts()
-                record = run.partial_record(series, splits, config, work.finished())
+                record = partial_record(job, work.finished())
                 _write_interrupted(folder, record | {"seconds": {"total": time.perf_counter() - started}})
                 raise typer.Exit(INTERRUPTED) from None
             ignore_interrupts()
-            record = run.record(series, splits, config, evidence)
+            record = complete_record(job, evidence)
             record |= {"seconds": {"total": time.perf_counter() - started}}
-            key = run.shipped_key(evidence)
-            shipped, split = evidence.networks[key], work.blocks[key[1]]
+            key = shipped_key(job, evidence)
+            shipped, split = evidence.networks[key], job.block(key)
             store.write_record(folder, record)
             store.write_model(folder, shipped.fit.model, shipped.plan or Plan({}), config, split)
             report.write(record, folder / store.REPORT)
@@ -270,7 +273,7 @@ def _controls_table(record: dict[str, Any]) -> Table:
     table = Table(*columns, box=None, padding=(0, 1, 0, 0))
     for name in dict.fromkeys(("full", "cut", *record["comparisons"])):
         nrmse, direction, free, size = (
-            run.mean_test_metric(record, name, key) for key in ("nrmse", "direction", "free_direction", "parameters")
+            mean_test_metric(record, name, key) for key in ("nrmse", "direction", "free_direction", "parameters")
         )
         if nrmse is None:
             continue
@@ -280,7 +283,7 @@ def _controls_table(record: dict[str, Any]) -> Table:
             f"{nrmse:.3g}",
             *("" if share is None else f"{100 * share:.1f}%" for share in (direction, free)),
             "" if size is None else f"{size:.0f}",
-            run.ratio_text(found) if found else "",
+            ratio_text(found) if found else "",
             found["verdict"] if found else "",
         )
     return table

@@ -1,8 +1,9 @@
 """What a study holds and finds out: trained networks, their figures, the candidates, the paired comparisons."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pared import evaluation
-from pared.data import Split
-from pared.evaluation import Comparison, McNemar, Predictor
-from pared.evaluation.baselines import baselines
-from pared.evaluation.forecast import floats
+from pared.data import Block
+from pared.evaluation import Comparison, McNemar, Predictor, Task
+from pared.evaluation.paired import Scale
 from pared.selection import Ratio, Rule, Threshold
 from pared.surgery import Plan, Structure
 from pared.training import Fit
@@ -76,8 +76,9 @@ class Candidate:
 class Evidence:
     """Everything a study found out. `chosen` is the leanest eligible candidate, or None.
 
-    `comparisons` and `directions` set the chosen network (the full one where none was chosen) against each other arm on
-    test data: paired errors, and McNemar's test on one-step directions pooled over blocks and seeds.
+    `comparisons` and `hits` set the chosen network (the full one where none was chosen) against each other arm on
+    test data: paired errors, and McNemar's test on single right predictions (of a series: one-step directions), pooled
+    over blocks and seeds.
     """
 
     networks: Networks
@@ -86,7 +87,7 @@ class Evidence:
     chosen: Candidate | None
     outcomes: tuple[Outcome, ...]
     comparisons: dict[str, Comparison]
-    directions: dict[str, McNemar]
+    hits: dict[str, McNemar]
 
     @property
     def ships_cut(self) -> bool:
@@ -108,40 +109,57 @@ def label(rule: Rule) -> str:
     return str(rule)
 
 
-def evaluated(predict: Predictor, split: Split, part: str, free_running: bool = True) -> Metrics:
-    """The metrics of a forecaster on a part of a block ("validation" or "test"), prefixed with its name."""
-    batch = split.validation if part == "validation" else split.test
-    sd = float(floats(split.scaler.value(split.train.y, split.train.x)).std())
-    found = evaluation.evaluate(predict, batch, split.scaler, sd, recursive=split.recursive and free_running)
-    if math.isnan(found["nrmse"]):
+@dataclass(frozen=True)
+class Yardstick:
+    """What two networks are compared by: a metric on a scale, a margin and a level that were fixed beforehand."""
+
+    error: str
+    scale: Scale
+    margin: float
+    level: float
+
+    def compared(self, pairs: Iterable[tuple[Metrics, Metrics, int]], part: str) -> Comparison | None:
+        """`compare` over the pairs (first, second, block) in which both errors are known; None where there is none."""
+        metric = f"{part}.{self.error}"
+        sound = [(a[metric], b[metric], block) for a, b, block in pairs if metric in a and metric in b]
+        if not sound:
+            return None
+        first, second, blocks = zip(*sound, strict=True)
+        return evaluation.compare(first, second, self.margin, blocks, self.scale, self.level)
+
+
+def evaluated(task: Task, predict: Predictor, block: Block, part: str, thorough: bool = True) -> Metrics:
+    """The metrics of a predictor on a part of a block ("validation" or "test"), prefixed with its name."""
+    found = task.measure(predict, block, block.validation if part == "validation" else block.test, thorough)
+    if math.isnan(found[task.error]):
         return {"diverged": 1.0}
     return {f"{part}.{name}": value for name, value in found.items() if math.isfinite(value)}
 
 
-def network_metrics(trained: Trained, split: Split, part: str, free_running: bool = True) -> Metrics:
+def network_metrics(task: Task, trained: Trained, block: Block, part: str, thorough: bool = True) -> Metrics:
     """`evaluated` for a trained network."""
     if trained.fit.diverged:
         return {"diverged": 1.0}
-    return evaluated(predictor(trained.fit.model, split), split, part, free_running)
+    return evaluated(task, predictor(task, trained.fit.model, block), block, part, thorough)
 
 
-def predictor(model: nn.Module, split: Split) -> Predictor:
+def predictor(task: Task, model: nn.Module, block: Block) -> Predictor:
     """A network of a study as a Predictor of a block."""
-    return evaluation.predictor(inference(model, split.test.x), split.scaler)
+    return task.predictor(inference(model, block.test.x), block.scaler)
 
 
-def costs(trained: Trained, split: Split, structure: Structure) -> Metrics:
-    """Parameters, multiply-adds of one window, and units left."""
+def costs(trained: Trained, block: Block, structure: Structure) -> Metrics:
+    """Parameters, multiply-adds of one example, and units left."""
     kept = trained.plan.keep if trained.plan else {}
     return {
         "parameters": evaluation.parameters(trained.fit.model),
-        "macs": evaluation.macs(trained.fit.model, split.train.x[:1]),
+        "macs": evaluation.macs(trained.fit.model, block.train.x[:1]),
         "units": sum(len(kept.get(group.name, range(group.width))) for group in structure),
     }
 
 
 def candidate(
-    rule: Rule, networks: Networks, validated: Mapping[Key, Metrics], structure: Structure, margin: float, level: float
+    rule: Rule, networks: Networks, validated: Mapping[Key, Metrics], structure: Structure, yardstick: Yardstick
 ) -> Candidate:
     """Sets a rule's networks beside the full ones on validation data."""
     name = label(rule)
@@ -153,34 +171,23 @@ def candidate(
         rule=rule,
         removed=float(np.mean([_ratio(plan, structure) for plan in plans])),
         parameters=float(np.mean([evaluation.parameters(networks[key].fit.model) for key in keys])),
-        comparison=compared(pairs, "validation.nrmse", margin, level),
+        comparison=yardstick.compared(pairs, "validation"),
         diverged=sum("diverged" in validated[key] for key in keys),
     )
-
-
-def compared(
-    pairs: Iterable[tuple[Metrics, Metrics, int]], metric: str, margin: float, level: float
-) -> Comparison | None:
-    """`compare` over the pairs (first, second, block) in which both errors are known; None where there is none."""
-    sound = [(a[metric], b[metric], block) for a, b, block in pairs if metric in a and metric in b]
-    if not sound:
-        return None
-    first, second, blocks = zip(*sound, strict=True)
-    return evaluation.compare(first, second, margin=margin, blocks=blocks, level=level)
 
 
 def network_outcomes(
     data: str,
     networks: Networks,
     measured: Mapping[Key, Metrics],
-    splits: Mapping[int, Split],
+    blocks: Mapping[int, Block],
     structure: Structure,
 ) -> Iterator[Outcome]:
     """One outcome a trained network with what was measured of it; networks cut by a rule are the arm "cut"."""
     for key, trained in networks.items():
         arm, block, seed = key
         by_rule = arm not in ("full", *CONTROLS)
-        metrics = costs(trained, splits[block], structure) | measured.get(key, {})
+        metrics = costs(trained, blocks[block], structure) | measured.get(key, {})
         plan = trained.plan.as_dict() if trained.plan else None
         ratio = _ratio(trained.plan, structure) if trained.plan else None
         yield Outcome(data, block, seed, "cut" if by_rule else arm, ratio, metrics, plan)
@@ -191,17 +198,18 @@ def _ratio(plan: Plan, structure: Structure) -> float:
     return 1 - sum(map(len, plan.keep.values())) / sum(structure[name].width for name in plan.keep)
 
 
-def baseline_outcomes(data: str, splits: Iterable[Split]) -> Iterator[Outcome]:
-    """The naive forecasters on the test part of every block, under seed 0."""
-    for split in splits:
-        for arm, predict in baselines(split).items():
-            yield Outcome(data, split.block, 0, arm, None, evaluated(predict, split, "test"))
+def baseline_outcomes(data: str, blocks: Iterable[Block], task: Task) -> Iterator[Outcome]:
+    """The naive predictors on the test part of every block, under seed 0."""
+    for block in blocks:
+        for arm, predict in task.naive(block).items():
+            yield Outcome(data, block.block, 0, arm, None, evaluated(task, predict, block, "test"))
 
 
-def test_comparisons(outcomes: Sequence[Outcome], first: str, margin: float, level: float) -> dict[str, Comparison]:
+def test_comparisons(outcomes: Sequence[Outcome], first: str, yardstick: Yardstick) -> dict[str, Comparison]:
     """The arm `first` against every other arm on test errors; an arm without seeds (naive) meets every seed."""
-    errors = {(o.arm, o.block, o.seed): o.metrics for o in outcomes if "test.nrmse" in o.metrics}
-    arms = dict.fromkeys(o.arm for o in outcomes if o.arm != first and "test.nrmse" in o.metrics)
+    metric = f"test.{yardstick.error}"
+    errors = {(o.arm, o.block, o.seed): o.metrics for o in outcomes if metric in o.metrics}
+    arms = dict.fromkeys(o.arm for o in outcomes if o.arm != first and metric in o.metrics)
     found = {}
     for arm in arms:
         pairs = [
@@ -209,26 +217,30 @@ def test_comparisons(outcomes: Sequence[Outcome], first: str, margin: float, lev
             for (name, block, seed), own in errors.items()
             if name == first
         ]
-        if (comparison := compared(pairs, "test.nrmse", margin, level)) is not None:
+        if (comparison := yardstick.compared(pairs, "test")) is not None:
             found[arm] = comparison
     return found
 
 
-def direction_tests(networks: Networks, first: str, splits: Mapping[int, Split]) -> dict[str, McNemar]:
-    """McNemar's test of one-step directions on test data, pooled: the arm `first` against the other tested ones."""
-    own = {key[1:]: trained for key, trained in networks.items() if key[0] == first and not trained.fit.diverged}
+def hit_tests(task: Task, networks: Networks, first: str, blocks: Mapping[int, Block]) -> dict[str, McNemar]:
+    """McNemar's test of single right predictions on test data, pooled: the arm `first` against the other tested ones.
+
+    Empty for a task whose predictions are not right or wrong.
+    """
     found: dict[str, McNemar] = {}
+    if task.hits is None:
+        return found
+    hits = partial(_hits, task, task.hits)
+    own = {key[1:]: trained for key, trained in networks.items() if key[0] == first and not trained.fit.diverged}
     for arm in ("full", *CONTROLS):
         others = {key[1:]: trained for key, trained in networks.items() if key[0] == arm and not trained.fit.diverged}
         met = [member for member in own if member in others]
         if arm != first and met:
-            a = np.concatenate([_direction_hits(own[member], splits[member[0]]) for member in met])
-            b = np.concatenate([_direction_hits(others[member], splits[member[0]]) for member in met])
+            a = np.concatenate([hits(own[member], blocks[member[0]]) for member in met])
+            b = np.concatenate([hits(others[member], blocks[member[0]]) for member in met])
             found[arm] = evaluation.mcnemar(a, b)
     return found
 
 
-def _direction_hits(trained: Trained, split: Split) -> NDArray[np.bool_]:
-    x, y = split.test
-    forecast = floats(predictor(trained.fit.model, split)(x))
-    return evaluation.against_last(floats(split.scaler.value(y, x)), forecast, floats(x[:, -1, 0]))
+def _hits(task: Task, hits: Callable[..., NDArray[np.bool_]], trained: Trained, block: Block) -> NDArray[np.bool_]:
+    return hits(predictor(task, trained.fit.model, block), block.test, block.scaler)

@@ -15,7 +15,7 @@ import tomli_w
 from torch import nn
 
 from pared.data import Scaler, Split
-from pared.run import RunConfig
+from pared.settings import RunConfig
 from pared.surgery import Plan, load, save
 from pared.types import DataError
 

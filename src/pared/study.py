@@ -13,8 +13,9 @@ from torch.nn.functional import mse_loss
 
 from pared import criteria, evaluation
 from pared.compensate import compensate as repair
-from pared.data import Split, first_batch
+from pared.data import Block, first_batch
 from pared.data.batches import example, suited_batch
+from pared.evaluation import FORECASTING, Task
 from pared.outcomes import (
     CONTROLS,
     Candidate,
@@ -24,9 +25,10 @@ from pared.outcomes import (
     Networks,
     Outcome,
     Trained,
+    Yardstick,
     baseline_outcomes,
     candidate,
-    direction_tests,
+    hit_tests,
     label,
     network_metrics,
     network_outcomes,
@@ -82,7 +84,10 @@ Build = Callable[[int, Mapping[str, int]], nn.Module]
 
 @dataclass(frozen=True)
 class StudySettings:
-    """What a study does: pure data but for the criterion. `margin` and `level` are fixed before any result is seen."""
+    """What a study does: pure data but for criterion and task; margin and level are fixed before any result is seen.
+
+    `margin` None is the one of the task.
+    """
 
     train: TrainConfig = TrainConfig()
     refit: TrainConfig = TrainConfig(epochs=30, lr=3e-3)
@@ -90,13 +95,20 @@ class StudySettings:
     criterion: Criterion = criteria.taylor
     scope: Scope = "global"
     keep: tuple[str, ...] = ()
-    margin: float = 0.05
+    margin: float | None = None
     level: float = 0.95
+    task: Task = FORECASTING
+
+    @property
+    def yardstick(self) -> Yardstick:
+        """What networks are compared by."""
+        margin = self.task.margin if self.margin is None else self.margin
+        return Yardstick(self.task.error, self.task.scale, margin, self.level)
 
 
 def study(
     build: Build,
-    splits: Sequence[Split],
+    splits: Sequence[Block],
     seeds: Sequence[int],
     settings: StudySettings,
     name: str = "data",
@@ -115,7 +127,7 @@ class Investigation:
     """
 
     build: Build
-    splits: Sequence[Split]
+    splits: Sequence[Block]
     seeds: Sequence[int]
     settings: StudySettings
     name: str = "data"
@@ -131,7 +143,7 @@ class Investigation:
         3. chooses the leanest rule that is not inferior to the full network on validation data; 4. trains the controls:
         random deletion of the same numbers, the small network from scratch with equal training multiply-adds, the
         undeleted network with the refit's epochs; 5. tests the chosen networks once beside all of them and the naive
-        forecasters. Raises DivergedError when no full network came through.
+        predictors. Raises DivergedError when no full network came through.
         """
         settings = self.settings
         self._train("training the full networks", self._full())
@@ -143,8 +155,7 @@ class Investigation:
         self._train("cutting and refitting", self._cuts())
         validated = self._measure("validation", self.networks)
         candidates = tuple(
-            candidate(rule, self.networks, validated, self.structure, settings.margin, settings.level)
-            for rule in settings.rules
+            candidate(rule, self.networks, validated, self.structure, settings.yardstick) for rule in settings.rules
         )
         chosen = min((c for c in candidates if c.eligible), key=lambda c: c.parameters, default=None)
         if chosen is not None:
@@ -152,7 +163,7 @@ class Investigation:
         first = chosen.label if chosen else "full"
         tested = self._measure("test", [key for key in self.networks if key[0] in (first, "full", *CONTROLS)])
         measured = {key: validated.get(key, {}) | tested.get(key, {}) for key in self.networks}
-        outcomes = (*self._outcomes(measured), *baseline_outcomes(self.name, self.splits))
+        outcomes = (*self._outcomes(measured), *baseline_outcomes(self.name, self.splits, settings.task))
         arm = "cut" if chosen else "full"
         return Evidence(
             networks=self.networks,
@@ -160,24 +171,25 @@ class Investigation:
             candidates=candidates,
             chosen=chosen,
             outcomes=outcomes,
-            comparisons=test_comparisons(outcomes, arm, settings.margin, settings.level),
-            directions=direction_tests(self.networks, first, self.blocks),
+            comparisons=test_comparisons(outcomes, arm, settings.yardstick),
+            hits=hit_tests(settings.task, self.networks, first, self.blocks),
         )
 
     def check(self) -> None:
         """Raises before the training what the settings would raise after it: no layer to score, unknown names."""
         model, batch = self.build(0, {}), scoring_batch(self.splits[0])
-        scores = unit_scores(model, batch, self.settings.criterion, mse_loss, self.structure)
+        scores = unit_scores(model, batch, self.settings.criterion, self.settings.task.loss, self.structure)
         for rule in self.settings.rules:
             select(scores, self.structure, rule, self.settings.scope, self.settings.keep)
 
     def finished(self) -> tuple[Outcome, ...]:
         """Outcomes of the networks trained so far, on validation data: what an interrupted study still knows.
 
-        Networks that were not measured before are measured one step ahead only: free runs of all would take a minute.
+        Networks that were not measured before are measured in short: free runs of all would take a minute.
         """
         measured = {
-            key: self.validated.get(key) or network_metrics(trained, self.blocks[key[1]], "validation", False)
+            key: self.validated.get(key)
+            or network_metrics(self.settings.task, trained, self.blocks[key[1]], "validation", False)
             for key, trained in self.networks.items()
         }
         return self._outcomes(measured)
@@ -188,8 +200,8 @@ class Investigation:
         return trace(self.build(0, {}), self.splits[0].train.x[:1])
 
     @property
-    def blocks(self) -> dict[int, Split]:
-        """Block number -> split."""
+    def blocks(self) -> dict[int, Block]:
+        """Block number -> its data."""
         return {split.block: split for split in self.splits}
 
     def _outcomes(self, measured: Mapping[Key, Metrics]) -> tuple[Outcome, ...]:
@@ -198,7 +210,7 @@ class Investigation:
     def _measure(self, part: str, keys: Collection[Key]) -> dict[Key, Metrics]:
         measured = self.validated if part == "validation" else {}
         for done, key in enumerate(keys, 1):
-            measured[key] = network_metrics(self.networks[key], self.blocks[key[1]], part)
+            measured[key] = network_metrics(self.settings.task, self.networks[key], self.blocks[key[1]], part)
             self.progress(f"measuring on {part} data", done, len(keys))
         return measured
 
@@ -209,7 +221,9 @@ class Investigation:
         keys, untrained = list(todo), list(todo.values())
         self.progress(stage, 0, len(keys))
         models, configs = [u.model for u in untrained], [u.config for u in untrained]
-        fits = fit_each(models, [self.blocks[block] for _, block, _ in keys], configs, jobs=self.jobs)
+        fits = fit_each(
+            models, [self.blocks[block] for _, block, _ in keys], configs, self.settings.task.loss, jobs=self.jobs
+        )
         for done, (index, fit) in enumerate(fits, 1):
             self.networks[keys[index]] = Trained(fit, untrained[index].plan)
             self.progress(stage, done, len(keys))
@@ -229,7 +243,7 @@ class Investigation:
         settings, members = self.settings, self._sound()
         for done, (block, seed) in enumerate(members, 1):
             model, batch = self.networks["full", block, seed].fit.model, scoring_batch(self.blocks[block])
-            scores = unit_scores(model, batch, settings.criterion, mse_loss, self.structure)
+            scores = unit_scores(model, batch, settings.criterion, settings.task.loss, self.structure)
             for rule in settings.rules:
                 plan = select(scores, self.structure, rule, settings.scope, settings.keep)
                 todo[label(rule), block, seed] = self._cut(model, batch, plan, member_seed(block, seed))
@@ -242,7 +256,9 @@ class Investigation:
             model, small = self.networks["full", block, seed].fit.model, self.networks[chosen.label, block, seed]
             assert small.plan is not None
             batch, own = scoring_batch(self.blocks[block]), member_seed(block, seed)
-            at_random = same_counts(small.plan, criteria.random(model, batch, mse_loss, seed=own), self.structure)
+            at_random = same_counts(
+                small.plan, criteria.random(model, batch, self.settings.task.loss, seed=own), self.structure
+            )
             todo["random", block, seed] = self._cut(model, batch, at_random, own)
             todo["trained_on", block, seed] = Untrained(model, replace(self.settings.refit, seed=own))
             epochs = equal_compute_epochs(model, small.fit.model, self.settings, batch)
@@ -269,7 +285,7 @@ def member_seed(block: int, seed: int) -> int:
     return int(np.random.SeedSequence([block, seed]).generate_state(1)[0])
 
 
-def scoring_batch(split: Split) -> Batch:
+def scoring_batch(split: Block) -> Batch:
     """Training examples spread evenly over the block, for criteria and repair."""
     count = len(split.train.x)
     index = torch.linspace(0, count - 1, min(count, SCORING_SAMPLES)).long()

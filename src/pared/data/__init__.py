@@ -4,13 +4,14 @@ from pared.data.batches import Data, batches, first_batch
 from pared.data.catalogue import BUILTINS, builtin, load, santa_fe, sunspots
 from pared.data.chaos import henon, logistic, lorenz, mackey_glass, rossler
 from pared.data.series import Series, resolve_predict
-from pared.data.splits import PAPER, Framing, Protocol, Scaler, Split, fit_scaler, protocol_for, rolling_origin
+from pared.data.splits import PAPER, Block, Framing, Protocol, Scaler, Split, fit_scaler, protocol_for, rolling_origin
 from pared.data.tables import read_csv
 from pared.data.windows import windows
 
 __all__ = [
     "BUILTINS",
     "PAPER",
+    "Block",
     "Data",
     "Framing",
     "Protocol",

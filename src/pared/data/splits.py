@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Protocol as Interface
 from typing import TypeVar
 
 import numpy as np
@@ -55,6 +56,26 @@ class Scaler:
         """Scaled target values in the units of the data. Returns: the type and shape that came in."""
         return value * self.scale[0] + self.shift[0]
 
+    @property
+    def recursive(self) -> bool:
+        """Whether forecasts can be fed back as inputs: one column, one row ahead."""
+        return len(self.columns) == 1 and self.horizon == 1
+
+
+class Block(Interface):
+    """What a study reads of its data: three parts that share no target, a scaler fitted on the first, a number."""
+
+    @property
+    def train(self) -> Batch: ...
+    @property
+    def validation(self) -> Batch: ...
+    @property
+    def test(self) -> Batch: ...
+    @property
+    def scaler(self) -> Scaler: ...
+    @property
+    def block(self) -> int: ...
+
 
 @dataclass(frozen=True)
 class Split:
@@ -73,8 +94,8 @@ class Split:
 
     @property
     def recursive(self) -> bool:
-        """Whether forecasts can be fed back as inputs: one column, one row ahead."""
-        return len(self.scaler.columns) == 1 and self.scaler.horizon == 1
+        """Whether forecasts can be fed back as inputs: see `Scaler`."""
+        return self.scaler.recursive
 
 
 @dataclass(frozen=True)

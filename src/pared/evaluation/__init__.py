@@ -9,12 +9,15 @@ from pared.evaluation.forecast import Predictor, free_run, predictor, starts
 from pared.evaluation.metrics import nrmse, rmse, valid_prediction_time
 from pared.evaluation.paired import Comparison, McNemar, block_bootstrap, compare, mcnemar, wilcoxon
 from pared.evaluation.scores import evaluate
+from pared.evaluation.tasks import FORECASTING, Task
 
 __all__ = [
+    "FORECASTING",
     "Comparison",
     "McNemar",
     "Predictor",
     "Size",
+    "Task",
     "against_last",
     "block_bootstrap",
     "compare",

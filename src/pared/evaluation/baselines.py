@@ -5,12 +5,12 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from pared.data.splits import Split
+from pared.data.splits import Block
 from pared.evaluation.forecast import Predictor, floats
 from pared.evaluation.metrics import Floats, rmse
 
 
-def baselines(split: Split) -> dict[str, Predictor]:
+def baselines(split: Block) -> dict[str, Predictor]:
     """The naive forecasters of a split, from the simplest on.
 
     With x[t] the newest target value of the window, in scaled units:
@@ -52,7 +52,7 @@ def same(x: Tensor) -> Tensor:
     return 2 * x[:, -1, 0] - x[:, -2, 0]
 
 
-def autoregression(split: Split) -> Predictor:
+def autoregression(split: Block) -> Predictor:
     """Linear autoregression: min_c sum_i (y_i - [window_i, 1] c)^2, in float64.
 
     Returns: a Predictor.
@@ -66,7 +66,7 @@ def autoregression(split: Split) -> Predictor:
     return predict
 
 
-def analog(split: Split) -> Predictor:
+def analog(split: Block) -> Predictor:
     """Nearest neighbour: the training window whose last `lags` points are closest tells what follows.
 
     forecast = y_j with j = argmin_i |window_i[-lags:] - window[-lags:]|, or x[t] + (y_j - x_j[t]) when the split
@@ -84,7 +84,7 @@ def analog(split: Split) -> Predictor:
     return min(candidates, key=lambda predict: rmse(truth, floats(predict(split.validation.x))))
 
 
-def _neighbour(split: Split, lags: int) -> Predictor:
+def _neighbour(split: Block, lags: int) -> Predictor:
     def recent(x: Tensor) -> Floats:
         return floats(x[:, -lags:]).reshape(len(x), -1)
 
@@ -99,7 +99,7 @@ def _neighbour(split: Split, lags: int) -> Predictor:
     return predict
 
 
-def _targets(split: Split) -> Floats:
+def _targets(split: Block) -> Floats:
     return floats(split.scaler.value(split.train.y, split.train.x))
 
 

@@ -1,0 +1,168 @@
+"""What a run is told: everything that decides its result but the data."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from pared import criteria
+from pared.data import Framing, Series, resolve_predict
+from pared.evaluation import FORECASTING, Task
+from pared.models import Forecaster
+from pared.models.recurrent import Cell, Init
+from pared.outcomes import label
+from pared.schedules import Cosine
+from pared.selection import Ratio, Rule, Scope, Threshold
+from pared.study import StudySettings
+from pared.training import TrainConfig
+from pared.types import DataError
+
+Predict = Literal["values", "increments", "auto"]
+
+
+class Budget:
+    """What every kind of run is told, and what follows from it; the kinds are dataclasses that hold these fields."""
+
+    epochs: int
+    refit_epochs: int
+    lr: float
+    refit_lr: float
+    batch_size: int
+    seed: int
+    seeds: int
+    criterion: str
+    ratios: tuple[float, ...]
+    thresholds: tuple[float, ...]
+    scope: Scope
+    keep: tuple[str, ...]
+    margin: float
+    level: float
+    quick: bool
+
+    @property
+    def task(self) -> Task:
+        """What the networks predict."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raises DataError for values that cannot be."""
+        if self.criterion not in criteria.__all__:
+            raise DataError(f"unknown criterion {self.criterion!r}; choose one of {', '.join(criteria.__all__)}")
+        if self.seeds < 1 or self.seed < 0:
+            raise DataError(f"there must be at least 1 seed, from 0 on; got seeds={self.seeds}, seed={self.seed}")
+        if not 0 < self.margin < math.inf:
+            raise DataError(f"the margin must be positive and finite (0.05 allows 5 % more error), got {self.margin}")
+        if not all(map(math.isfinite, (self.lr, self.refit_lr, *self.thresholds))):
+            raise DataError(f"learning rate and thresholds must be finite, got {self.lr} and {self.thresholds}")
+        try:
+            self._check_rules()
+            self.refitting  # noqa: B018  (checks its numbers)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+
+    def _check_rules(self) -> None:
+        labels = [label(rule) for rule in self.rules]
+        if not labels:
+            raise DataError("there is nothing to try; give at least one ratio or threshold")
+        if len(set(labels)) < len(labels):
+            raise DataError(f"ratios and thresholds must differ, got {', '.join(labels)}")
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """What is tried, in order."""
+        return (*map(Ratio, self.ratios), *map(Threshold, self.thresholds))
+
+    @property
+    def training(self) -> TrainConfig:
+        """How the full network is trained; without the warm-up some networks of smooth flows never learn anything."""
+        return TrainConfig(
+            epochs=self.epochs,
+            lr=self.lr,
+            batch_size=self.batch_size,
+            schedule=Cosine(warm=0.1),
+            patience=math.inf,
+        )
+
+    @property
+    def refitting(self) -> TrainConfig:
+        """How a network is trained on after a cut."""
+        epochs = self.refit_epochs or max(1, round(0.2 * self.epochs))
+        return replace(self.training, epochs=epochs, lr=self.refit_lr, schedule=Cosine())
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """What follows from the fields, as the record's settings hold it."""
+        return {
+            "refit_epochs": self.refitting.epochs,
+            "seeds": list(range(self.seed, self.seed + self.seeds)),
+            "candidates": [label(rule) for rule in self.rules],
+        }
+
+    @property
+    def study(self) -> StudySettings:
+        """What the study is told."""
+        return StudySettings(
+            train=self.training,
+            refit=self.refitting,
+            rules=self.rules,
+            criterion=getattr(criteria, self.criterion),
+            scope=self.scope,
+            keep=self.keep,
+            margin=self.margin,
+            level=self.level,
+            task=self.task,
+        )
+
+
+@dataclass(frozen=True)
+class RunConfig(Budget):
+    """Everything that decides a run's result but the data: pure data, written to config.toml.
+
+    `window` 0 and `predict` "auto" take what suits the series; `refit_epochs` 0 is a fifth of `epochs`.
+    """
+
+    cell: Cell = "lstm"
+    recurrent: tuple[int, ...] = (16, 4)
+    dense: tuple[int, ...] = (4,)
+    init: Init = "keras"
+    window: int = 0
+    horizon: int = 1
+    predict: Predict = "auto"
+    epochs: int = 300
+    refit_epochs: int = 0
+    lr: float = 1e-2
+    refit_lr: float = 3e-3
+    batch_size: int = 64
+    seed: int = 0
+    seeds: int = 2
+    criterion: str = "taylor"
+    ratios: tuple[float, ...] = (0.1, 0.25, 0.4, 0.5, 0.6, 0.75)
+    thresholds: tuple[float, ...] = ()
+    scope: Scope = "global"
+    keep: tuple[str, ...] = ()
+    margin: float = 0.05
+    level: float = 0.95
+    quick: bool = False
+
+    def __post_init__(self) -> None:
+        self.check()
+        try:
+            Framing(self.window or 1, self.horizon)
+            self.network(1, {}, seed=0)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+
+    @property
+    def task(self) -> Task:
+        """What the networks predict."""
+        return FORECASTING
+
+    def framing(self, series: Series) -> Framing:
+        """Window, horizon and target, with what suits the series filled in."""
+        return Framing(self.window or series.window, self.horizon, resolve_predict(series, self.predict))
+
+    def network(self, inputs: int, widths: Mapping[str, int], seed: int | None = None) -> Forecaster:
+        """A fresh network, or a smaller one with `widths` (group name -> units)."""
+        recurrent = [widths.get(f"recurrent.{i}.l0", width) for i, width in enumerate(self.recurrent)]
+        dense = [widths.get(f"head.{i}", width) for i, width in enumerate(self.dense)]
+        return Forecaster(inputs, recurrent, dense, cell=self.cell, init=self.init, seed=seed)
