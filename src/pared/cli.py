@@ -1,26 +1,26 @@
 """The command line: `pared run`, `pared data`, `pared predict`, `pared report`; `pared.replicate` adds its own."""
 
-import csv
-import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Table as Listing
 
 import pared
-from pared import criteria, report, run, store
-from pared.data import BUILTINS, Series, load
-from pared.findings import mean_test_metric, ratio_text
-from pared.job import investigation, partial_record, shipped_key
+from pared import criteria, report, run, run_table, store
+from pared.data import BUILTINS, TABLES, Table, classic, load, read_table
+from pared.data.examples import rows_to_predict
+from pared.job import B, Job, investigation, partial_record, shipped_key
 from pared.job import record as complete_record
+from pared.models.mlp import Activation
 from pared.models.recurrent import Cell, Init
 from pared.replicate.command import app as replicate
+from pared.screen import summary, write_csv
 from pared.selection import Scope
-from pared.settings import Predict, RunConfig
+from pared.settings import Predict, RunConfig, TableConfig
 from pared.surgery import Plan
 from pared.terminal import (
     INTERRUPTED,
@@ -55,18 +55,31 @@ def _joined(values: tuple[Any, ...]) -> str:
 
 
 DEFAULT = RunConfig()
-SeriesName = Annotated[
-    str, typer.Argument(metavar="SERIES", help="A built-in series (see `pared data`) or a CSV file.")
+DEFAULT_TABLE = TableConfig("classification")
+Kind = Literal["forecast", "classification", "regression", "auto"]
+ForSeries = ("window", "horizon", "predict", "cell", "recurrent", "dense", "init")
+ForTables = ("hidden", "activation")
+DataName = Annotated[
+    str, typer.Argument(metavar="DATA", help="A built-in series or table (see `pared data`) or a CSV file.")
 ]
-Column = Annotated[str | None, option("Data", "CSV: the column to forecast (default: the only numeric one).")]
-Features = Annotated[str, option("Data", "CSV: further input columns, separated by commas.")]
+Column = Annotated[str | None, option("Data", "CSV: the column to predict (of a series: the only numeric one).")]
+Features = Annotated[str, option("Data", "CSV: further input columns, by comma (of a table: all others).")]
+EPOCHS_HELP = f"Epochs of the full network (default {DEFAULT.epochs}, of a table {DEFAULT_TABLE.epochs})."
+MARGIN_HELP = "How much more error counts as 'as good' (default 0.05; of classes 0.01, a point of accuracy)."
+TASK_HELP = (
+    "CSV: forecast a series (default), or predict a class or a number from rows of a table; auto: a class where the "
+    "target is text or at most 10 different whole numbers, else a number."
+)
+TaskName = Annotated[Kind | None, option("Data", TASK_HELP)]
 
 
 @app.command("run")
 def run_command(  # noqa: PLR0913  (one parameter an option)
-    series: SeriesName,
+    context: typer.Context,
+    data: DataName,
     column: Column = None,
     features: Features = "",
+    task: TaskName = None,
     window: Annotated[int, option("Data", "Past values the network sees; 0: what suits the series.")] = DEFAULT.window,
     horizon: Annotated[int, option("Data", "How many steps ahead to forecast.")] = DEFAULT.horizon,
     predict: Annotated[Predict, option("Data", "What the network puts out; increments suit smooth flows.")] = "auto",
@@ -74,7 +87,9 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
     recurrent: Annotated[str, option("Network", "Units of the recurrent layers.")] = _joined(DEFAULT.recurrent),
     dense: Annotated[str, option("Network", "Units of the hidden dense layers; '' for none.")] = _joined(DEFAULT.dense),
     init: Annotated[Init, option("Network", "Law of the initial weights.")] = DEFAULT.init,
-    epochs: Annotated[int | None, option("Training", f"Epochs of the full network (default {DEFAULT.epochs}).")] = None,
+    hidden: Annotated[str, option("Network", "Table: units of the hidden layers.")] = _joined(DEFAULT_TABLE.hidden),
+    activation: Annotated[Activation, option("Network", "Table: what follows them.")] = DEFAULT_TABLE.activation,
+    epochs: Annotated[int | None, option("Training", EPOCHS_HELP)] = None,
     refit_epochs: Annotated[int, option("Training", "Epochs after a cut; 0: a fifth of --epochs.")] = 0,
     lr: Annotated[float, option("Training", "Learning rate at the start.")] = DEFAULT.lr,
     batch_size: Annotated[int, option("Training", "Windows in one training step.")] = DEFAULT.batch_size,
@@ -85,56 +100,84 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
     thresholds: Annotated[str, option("Cutting", "Also remove units scoring below these (junk: 0.09,0.1,0.11).")] = "",
     scope: Annotated[Scope, option("Cutting", "Rank units within each layer, or over all layers.")] = DEFAULT.scope,
     keep: Annotated[str, option("Cutting", "Layers left whole, names or patterns: 'recurrent.1*,head*'.")] = "",
-    margin: Annotated[float, option("Evidence", "How much more error counts as 'as good'.")] = DEFAULT.margin,
+    margin: Annotated[float | None, option("Evidence", MARGIN_HELP)] = None,
     seeds: Annotated[int | None, option("Evidence", f"Networks on each block (default {DEFAULT.seeds}).")] = None,
     seed: Annotated[int, option("Evidence", "First seed; the same seed gives the same outcomes.")] = DEFAULT.seed,
     quick: Annotated[bool, option("Evidence", QUICK_HELP, "--quick")] = False,
     folder: Annotated[Path, option("Output", "Where the run's folder is made.", "--out")] = Path("runs"),
     jobs: Annotated[int, option("Output", "Networks trained at a time; 0: one a processor.", least=0)] = 0,
 ) -> None:
-    """Find the smallest recurrent forecaster of SERIES that predicts as well as the large one.
+    """Find the smallest network for DATA that predicts as well as the large one.
 
-    Trains the full network on ten rolling blocks, removes hidden units at several ratios, repairs and refits, chooses
-    the leanest ratio on validation data, and tests that one network once beside the full one, naive forecasters and
-    controls.
+    Trains the full network on ten blocks (of a series: rolling; of a table: folds), removes hidden units at several
+    ratios, repairs and refits, chooses the leanest ratio on validation data, and tests that one network once beside the
+    full one, naive predictors and controls.
 
     Leaves report.html, outcomes.json, plan.json, model.safetensors and config.toml in a new folder under --out.
     """
     short: dict[str, Any] = QUICK if quick else {}
     with clear_errors():
-        config = RunConfig(
-            cell=cell,
-            recurrent=numbers("--recurrent", recurrent, int),
-            dense=numbers("--dense", dense, int),
-            init=init,
-            window=window,
-            horizon=horizon,
-            predict=predict,
-            epochs=epochs if epochs is not None else short.get("epochs", DEFAULT.epochs),
-            refit_epochs=refit_epochs,
-            lr=lr,
-            batch_size=batch_size,
-            seed=seed,
-            seeds=seeds if seeds is not None else short.get("seeds", DEFAULT.seeds),
-            criterion=criterion,
-            ratios=numbers("--ratios", ratios, float),
-            thresholds=numbers("--thresholds", thresholds, float),
-            scope=scope,
-            keep=words(keep),
-            margin=margin,
-            quick=quick,
-        )
-        data = load(series, column, words(features))
-        _run(data, config, folder, jobs or processors())
+        told = {
+            "epochs": epochs if epochs is not None else short.get("epochs"),
+            "refit_epochs": refit_epochs,
+            "lr": lr,
+            "batch_size": batch_size,
+            "seed": seed,
+            "seeds": seeds if seeds is not None else short.get("seeds"),
+            "criterion": criterion,
+            "ratios": numbers("--ratios", ratios, float),
+            "thresholds": numbers("--thresholds", thresholds, float),
+            "scope": scope,
+            "keep": words(keep),
+            "margin": margin,
+            "quick": quick,
+        }
+        shared: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
+        if _is_table(data, task):
+            _refuse(context, ForSeries, f"make no sense for a table; its network is set by --{', --'.join(ForTables)}")
+            table = _table(data, column, words(features), task)
+            layers = numbers("--hidden", hidden, int)
+            table_job = run_table.job(table, TableConfig(table.task, hidden=layers, activation=activation, **shared))
+            _run(table_job, folder, jobs or processors())
+        else:
+            _refuse(context, ForTables, "make no sense for a series; a CSV file is read as a table with --task auto")
+            layers, heads = numbers("--recurrent", recurrent, int), numbers("--dense", dense, int)
+            config = RunConfig(cell, layers, heads, init, window, horizon, predict, **shared)
+            _run(run.job(load(data, column, words(features)), config), folder, jobs or processors())
 
 
-def _run(series: Series, config: RunConfig, base: Path, jobs: int) -> None:
+def _is_table(data: str, task: Kind | None) -> bool:
+    """Whether DATA is read as a table of examples rather than as a series."""
+    return data in TABLES or task not in (None, "forecast")
+
+
+def _table(data: str, column: str | None, features: tuple[str, ...], task: Kind | None) -> Table:
+    """A built-in table, or one from a CSV file."""
+    if data in TABLES:
+        table = classic(data)
+        if column is not None or features:
+            raise DataError(f"{data} is a built-in table; leave column and features away")
+        if task not in (None, "auto", table.task):
+            raise DataError(f"{data} is a built-in table for {table.task}; leave --task away")
+        return table
+    if data in BUILTINS:
+        raise DataError(f"{data} is a built-in series; leave --task away")
+    return read_table(data, column, features, task if task in ("classification", "regression") else None)
+
+
+def _refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:
+    """Raises DataError where one of these options was given."""
+    given = [name for name in names if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"]
+    if given:
+        raise DataError(f"--{', --'.join(given)} {why}")
+
+
+def _run(job: Job[B], base: Path, jobs: int) -> None:
     started = time.perf_counter()
     torch.set_num_threads(1)
-    job = run.job(series, config)
-    with shown_progress() as progress:
-        work = investigation(job, jobs, progress)
-        with store.new_folder(base, series.name, config.seed) as folder:
+    with shown_progress() as show:
+        work = investigation(job, jobs, show)
+        with store.new_folder(base, job.name, job.config.seed) as folder:
             try:
                 evidence = work.run()
             except KeyboardInterrupt:
@@ -146,11 +189,11 @@ def _run(series: Series, config: RunConfig, base: Path, jobs: int) -> None:
             record = complete_record(job, evidence)
             record |= {"seconds": {"total": time.perf_counter() - started}}
             key = shipped_key(job, evidence)
-            shipped, split = evidence.networks[key], job.block(key)
+            shipped, own = evidence.networks[key], job.block(key)
             store.write_record(folder, record)
-            store.write_model(folder, shipped.fit.model, shipped.plan or Plan({}), config, split)
+            store.write_model(folder, shipped.fit.model, shipped.plan or Plan({}), job.saved(own))
             report.write(record, folder / store.REPORT)
-    _summary(record, folder)
+    summary(record, folder)
 
 
 def _write_interrupted(folder: Path, record: dict[str, Any]) -> None:
@@ -166,20 +209,25 @@ def _write_interrupted(folder: Path, record: dict[str, Any]) -> None:
 
 @app.command("data")
 def data_command(
-    series: Annotated[str | None, typer.Argument(metavar="SERIES", help="A built-in series or a CSV file.")] = None,
-    file: Annotated[Path | None, typer.Option("--out", help="Write the series to this new CSV file.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="DATA", help="A built-in name or a CSV file.")] = None,
+    file: Annotated[Path | None, typer.Option("--out", help="Write the data to this new CSV file.")] = None,
     column: Column = None,
     features: Features = "",
+    task: TaskName = None,
 ) -> None:
-    """List the built-in series, describe one, or write it as CSV."""
-    if series is None:
-        table = Table("series", "what it is", box=None, pad_edge=False)
-        for name, text in BUILTINS.items():
-            table.add_row(name, text)
-        out.print(table)
+    """List the built-in series and tables, describe one, or write it as CSV."""
+    if name is None:
+        for kind, known in (("series", BUILTINS), ("table", TABLES)):
+            listing = Listing(kind, "what it is", box=None, pad_edge=False)
+            for each, text in known.items():
+                listing.add_row(each, text)
+            out.print(listing)
         return
     with clear_errors():
-        data = load(series, column, words(features))
+        if _is_table(name, task):
+            _describe_table(_table(name, column, words(features), task), file)
+            return
+        data = load(name, column, words(features))
         target = data.values[:, 0]
         out.print(f"[bold]{escape(data.name)}[/]: {escape(data.source)}")
         out.print(
@@ -188,32 +236,60 @@ def data_command(
         )
         out.print(f"target: min {target.min():g}, mean {target.mean():g}, max {target.max():g}, sd {target.std():g}")
         if file is not None:
-            _write_csv(file, data.columns, data.values.tolist())
+            write_csv(file, data.columns, data.values.tolist())
+
+
+def _describe_table(table: Table, file: Path | None) -> None:
+    encoding = table.encoding
+    out.print(f"[bold]{escape(table.name)}[/]: {escape(table.source)}")
+    out.print(
+        f"{len(table.target)} rows; {len(encoding.names)} inputs from columns: {escape(', '.join(encoding.columns))}"
+    )
+    out.print(escape(run_table.described(table)))
+    if file is not None:
+        cells = zip(run_table.actual_cells(table), table.inputs.tolist(), strict=True)
+        write_csv(file, (encoding.target, *encoding.names), [[target, *row] for target, row in cells])
 
 
 @app.command("predict")
 def predict_command(
+    context: typer.Context,
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A folder made by `pared run`.")],
-    series: Annotated[
-        str, typer.Argument(metavar="CSV", help="A CSV file (or a built-in series) with the past values.")
-    ],
-    column: Annotated[str | None, typer.Option(help="CSV: the target (default: the column it was trained on).")] = None,
+    data: Annotated[str, typer.Argument(metavar="CSV", help="A CSV file (or a built-in name): past values, or rows.")],
+    column: Annotated[
+        str | None, typer.Option(help="CSV of a series: the target (default: the column it was trained on).")
+    ] = None,
     steps: Annotated[int, typer.Option(help="Steps to forecast beyond the end, each from the one before.")] = 1,
     file: Annotated[
         Path | None, typer.Option("--out", help="Write to this new CSV file instead of the screen.")
     ] = None,
 ) -> None:
-    """Forecast CSV with a saved network: one step ahead for every row, and beyond the end.
+    """Predict CSV with a saved network: every row of a table, or of a series one step ahead and beyond the end.
 
-    Writes the columns row (counted from 1), actual and forecast; rows beyond the end have no actual value.
+    Writes the columns row (counted from 1), actual and forecast (of a table: predicted); rows whose truth is not known
+    have no actual value.
     """
     with clear_errors():
+        if store.is_table(model):
+            _refuse(context, ("column", "steps"), "make no sense for a network of a table; it knows its columns")
+            write_csv(file, ("row", "actual", "predicted"), _predicted(model, data))
+            return
         network, window, scaler = store.read_model(model)
         names = scaler.columns
-        learnt = names[0] if Path(series).is_file() else None  # a built-in series has but one column
-        data = load(series, column or learnt, names[1:])
-        rows = run.forecast_rows(network, window, scaler, data, steps)
-        _write_csv(file, ("row", "actual", "forecast"), rows)
+        learnt = names[0] if Path(data).is_file() else None  # a built-in series has but one column
+        series = load(data, column or learnt, names[1:])
+        write_csv(file, ("row", "actual", "forecast"), run.forecast_rows(network, window, scaler, series, steps))
+
+
+def _predicted(model: Path, data: str) -> list[list[Any]]:
+    network, encoding, scaler = store.read_table_model(model)
+    if data not in TABLES:
+        inputs, actual = rows_to_predict(data, encoding)
+    elif classic(data).encoding == encoding:
+        inputs, actual = classic(data).inputs, run_table.actual_cells(classic(data))
+    else:
+        raise DataError(f"{data} has other columns or classes than the table that {model} was trained on")
+    return run_table.predicted_rows(network, encoding, scaler, inputs, actual)
 
 
 @app.command("report")
@@ -247,53 +323,3 @@ def main() -> None:
     """The entry point of the `pared` command."""
     heed_interrupts()
     app()
-
-
-def _summary(record: dict[str, Any], folder: Path) -> None:
-    """Size, error, verdict and controls on the screen."""
-    out.print()
-    out.print(f"[bold]{escape(record['finding'])}[/]", soft_wrap=True)
-    for note in record["notes"]:
-        out.print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
-    out.print(_controls_table(record))
-    first = "cut" if record["chosen"] else "full"
-    out.print(
-        f"* shipped. Ratio: error of '{first}' over that of the row; verdict: on '{first}' against the row.",
-        style="dim",
-    )
-    out.print("1-step, free: shares of right directions, one step ahead and free-running.", style="dim")
-    small, full = record["shipped"], record["full_size"]
-    sizes = [f"{small[key]} of {full[key]} {name}" for key, name in (("parameters",) * 2, ("macs", "multiply-adds"))]
-    out.print(f"shipped: {', '.join(sizes)}, {small['milliseconds']:.2f} of {full['milliseconds']:.2f} ms a forecast")
-    out.print(f"report: {escape(str(folder / store.REPORT))}", soft_wrap=True)
-
-
-def _controls_table(record: dict[str, Any]) -> Table:
-    columns = ("network", "NRMSE", "1-step", "free", "param.", "error ratio", "verdict")
-    table = Table(*columns, box=None, padding=(0, 1, 0, 0))
-    for name in dict.fromkeys(("full", "cut", *record["comparisons"])):
-        nrmse, direction, free, size = (
-            mean_test_metric(record, name, key) for key in ("nrmse", "direction", "free_direction", "parameters")
-        )
-        if nrmse is None:
-            continue
-        found = record["comparisons"].get(name)
-        table.add_row(
-            name + ("*" if name == record["shipped"]["arm"] else ""),
-            f"{nrmse:.3g}",
-            *("" if share is None else f"{100 * share:.1f}%" for share in (direction, free)),
-            "" if size is None else f"{size:.0f}",
-            ratio_text(found) if found else "",
-            found["verdict"] if found else "",
-        )
-    return table
-
-
-def _write_csv(file: Path | None, header: tuple[str, ...], rows: list[list[Any]]) -> None:
-    if file is None:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerows([header, *rows])
-        return
-    with file.open("x", newline="", encoding="utf-8") as stream:  # "x": never overwrites
-        csv.writer(stream, lineterminator="\n").writerows([header, *rows])
-    err.print(f"written: {escape(str(file))}", soft_wrap=True)

@@ -10,7 +10,7 @@ from pared.data import Block
 from pared.findings import finding, notes
 from pared.outcomes import Candidate, Evidence, Key, Outcome, Trained
 from pared.selection import Ratio, Threshold
-from pared.settings import Budget
+from pared.settings import Settings
 from pared.study import Build, Investigation
 from pared.types import DataError, Progress
 
@@ -22,16 +22,19 @@ class Job(Generic[B]):
     """One run: its blocks, its settings, how its networks are built, and what its record says of all that.
 
     `head` opens the record: data, settings, blocks; `shown` names the metrics of candidates that the report shows
-    besides the error; `figures` draws on the evidence, the shipped network's key and its block.
+    besides the error; `figures` draws on the evidence, the shipped network's key and its block; `saved` is what
+    config.toml must hold to use a network of a block again; `remarks` on the data belong among the notes.
     """
 
     name: str
     blocks: Sequence[B]
-    config: Budget
+    config: Settings
     build: Build
     head: Mapping[str, Any]
     shown: tuple[str, ...]
     figures: Callable[[Evidence, Key, B], dict[str, Any]]
+    saved: Callable[[B], dict[str, Any]]
+    remarks: tuple[str, ...] = ()
 
     def block(self, key: Key) -> B:
         """The block that a network was trained on."""
@@ -81,7 +84,7 @@ def record(job: Job[B], evidence: Evidence) -> dict[str, Any]:
         "full_size": asdict(evaluation.size(full, example)),
         "comparisons": {name: asdict(c) for name, c in evidence.comparisons.items()},
         "directions": {name: asdict(d) for name, d in evidence.hits.items()},
-        "notes": notes(job.blocks, job.config, evidence),
+        "notes": [*notes(job.blocks, job.config, evidence), *job.remarks],
         "finding": finding(evidence, job.config),
         "figures": job.figures(evidence, key, own),
     }

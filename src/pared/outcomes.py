@@ -13,7 +13,7 @@ from torch import nn
 from pared import evaluation
 from pared.data import Block
 from pared.evaluation import Comparison, McNemar, Predictor, Task
-from pared.evaluation.paired import Scale
+from pared.evaluation.paired import Scale, counting_error
 from pared.selection import Ratio, Rule, Threshold
 from pared.surgery import Plan, Structure
 from pared.training import Fit
@@ -111,21 +111,26 @@ def label(rule: Rule) -> str:
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What two networks are compared by: a metric on a scale, a margin and a level that were fixed beforehand."""
+    """What two networks are compared by: a metric on a scale, a margin and a level that were fixed beforehand.
+
+    Where metrics hold the number of "rows" that an error was counted on, intervals are no narrower than these allow.
+    """
 
     error: str
     scale: Scale
     margin: float
     level: float
 
-    def compared(self, pairs: Iterable[tuple[Metrics, Metrics, int]], part: str) -> Comparison | None:
+    def compared(self, pairs: Sequence[tuple[Metrics, Metrics, int]], part: str) -> Comparison | None:
         """`compare` over the pairs (first, second, block) in which both errors are known; None where there is none."""
         metric = f"{part}.{self.error}"
         sound = [(a[metric], b[metric], block) for a, b, block in pairs if metric in a and metric in b]
         if not sound:
             return None
         first, second, blocks = zip(*sound, strict=True)
-        return evaluation.compare(first, second, self.margin, blocks, self.scale, self.level)
+        rows = {block: a[f"{part}.rows"] for a, _, block in pairs if f"{part}.rows" in a}
+        least = counting_error(sum(rows.values())) if rows else 0.0
+        return evaluation.compare(first, second, self.margin, blocks, self.scale, self.level, least)
 
 
 def evaluated(task: Task, predict: Predictor, block: Block, part: str, thorough: bool = True) -> Metrics:

@@ -11,6 +11,7 @@ import pared
 from pared import evaluation
 from pared.criteria.weight import gate_block
 from pared.data import Protocol, Scaler, Series, Split, protocol_for, rolling_origin
+from pared.data.splits import unreadable
 from pared.evaluation import FORECASTING
 from pared.job import Job, curves, drawn
 from pared.outcomes import Evidence, Key, predictor
@@ -31,14 +32,9 @@ def prepare(series: Series, config: RunConfig, protocol: Protocol = Protocol()) 
 
 
 def _check_range(series: Series, split: Split) -> None:
-    """Raises DataError for an outlier so far out that float32 holds it not, or not the other values beside it."""
+    """Raises DataError for an outlier that hides the other values."""
     for start, end in split.spans.values():
-        raw = series.values[start:end]
-        with np.errstate(over="ignore", invalid="ignore"):
-            scaled = split.scaler.scaled(raw).astype(np.float32)
-            spread = np.ptp(scaled, axis=0)
-        lost = ~np.isfinite(scaled).all(axis=0) | ((spread == 0) & (raw != raw[0]).any(axis=0))
-        for column in np.flatnonzero(lost):
+        for column in unreadable(series.values[start:end], split.scaler):
             values = series.values[:end, column]
             row = int(np.abs(values).argmax())
             raise DataError(
@@ -58,6 +54,10 @@ def job(series: Series, config: RunConfig) -> Job[Split]:
         head=_head(series, splits, config),
         shown=("direction", "free_direction"),
         figures=_figures,
+        saved=lambda split: {
+            "run": asdict(config) | {"window": split.train.x.shape[1]},
+            "scaler": asdict(split.scaler),
+        },
     )
 
 

@@ -1,14 +1,17 @@
-"""What a run is told: everything that decides its result but the data."""
+"""What a run is told: everything that decides its result but the data, for a series and for a table."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pared import criteria
 from pared.data import Framing, Series, resolve_predict
-from pared.evaluation import FORECASTING, Task
-from pared.models import Forecaster
+from pared.data.examples import TableTask
+from pared.evaluation import CLASSIFICATION, FORECASTING, REGRESSION, Task
+from pared.models import MLP, Forecaster
+from pared.models.mlp import Activation
 from pared.models.recurrent import Cell, Init
 from pared.outcomes import label
 from pared.schedules import Cosine
@@ -20,7 +23,7 @@ from pared.types import DataError
 Predict = Literal["values", "increments", "auto"]
 
 
-class Budget:
+class Settings(ABC):
     """What every kind of run is told, and what follows from it; the kinds are dataclasses that hold these fields."""
 
     epochs: int
@@ -35,14 +38,14 @@ class Budget:
     thresholds: tuple[float, ...]
     scope: Scope
     keep: tuple[str, ...]
-    margin: float
+    margin: float | None
     level: float
     quick: bool
 
     @property
+    @abstractmethod
     def task(self) -> Task:
         """What the networks predict."""
-        raise NotImplementedError
 
     def check(self) -> None:
         """Raises DataError for values that cannot be."""
@@ -50,8 +53,11 @@ class Budget:
             raise DataError(f"unknown criterion {self.criterion!r}; choose one of {', '.join(criteria.__all__)}")
         if self.seeds < 1 or self.seed < 0:
             raise DataError(f"there must be at least 1 seed, from 0 on; got seeds={self.seeds}, seed={self.seed}")
-        if not 0 < self.margin < math.inf:
-            raise DataError(f"the margin must be positive and finite (0.05 allows 5 % more error), got {self.margin}")
+        if self.margin is not None and not 0 < self.margin < (math.inf if self.task.scale == "log" else 1):
+            allows = "finite (0.05 allows 5 % more error)"
+            if self.task.scale == "linear":
+                allows = "below 1 (0.01 allows one point less accuracy)"
+            raise DataError(f"the margin must be positive and {allows}, got {self.margin}")
         if not all(map(math.isfinite, (self.lr, self.refit_lr, *self.thresholds))):
             raise DataError(f"learning rate and thresholds must be finite, got {self.lr} and {self.thresholds}")
         try:
@@ -96,6 +102,7 @@ class Budget:
             "refit_epochs": self.refitting.epochs,
             "seeds": list(range(self.seed, self.seed + self.seeds)),
             "candidates": [label(rule) for rule in self.rules],
+            "margin": self.study.yardstick.margin,
         }
 
     @property
@@ -115,7 +122,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class RunConfig(Budget):
+class RunConfig(Settings):
     """Everything that decides a run's result but the data: pure data, written to config.toml.
 
     `window` 0 and `predict` "auto" take what suits the series; `refit_epochs` 0 is a fifth of `epochs`.
@@ -166,3 +173,49 @@ class RunConfig(Budget):
         recurrent = [widths.get(f"recurrent.{i}.l0", width) for i, width in enumerate(self.recurrent)]
         dense = [widths.get(f"head.{i}", width) for i, width in enumerate(self.dense)]
         return Forecaster(inputs, recurrent, dense, cell=self.cell, init=self.init, seed=seed)
+
+
+@dataclass(frozen=True)
+class TableConfig(Settings):
+    """Everything that decides the result of a run on a table but the data: pure data, written to config.toml.
+
+    `margin` None is the task's own: a point of accuracy, or 5 % of the error.
+    """
+
+    predicts: TableTask
+    hidden: tuple[int, ...] = (64, 32)
+    activation: Activation = "relu"
+    epochs: int = 200
+    refit_epochs: int = 0
+    lr: float = 1e-2
+    refit_lr: float = 3e-3
+    batch_size: int = 32
+    seed: int = 0
+    seeds: int = 2
+    criterion: str = "taylor"
+    ratios: tuple[float, ...] = (0.1, 0.25, 0.4, 0.5, 0.6, 0.75)
+    thresholds: tuple[float, ...] = ()
+    scope: Scope = "global"
+    keep: tuple[str, ...] = ()
+    margin: float | None = None
+    level: float = 0.95
+    quick: bool = False
+
+    def __post_init__(self) -> None:
+        self.check()
+        if not self.hidden:
+            raise DataError("a network for a table needs a hidden layer to remove units from; give --hidden 64,32")
+        try:
+            self.network(1, 1, {}, seed=0)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+
+    @property
+    def task(self) -> Task:
+        """What the networks predict."""
+        return CLASSIFICATION if self.predicts == "classification" else REGRESSION
+
+    def network(self, inputs: int, outputs: int, widths: Mapping[str, int], seed: int | None = None) -> MLP:
+        """A fresh network, or a smaller one with `widths` (group name -> units)."""
+        hidden = [widths.get(f"layers.{2 * i}", width) for i, width in enumerate(self.hidden)]
+        return MLP(inputs, hidden, outputs, self.activation, seed)

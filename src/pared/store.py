@@ -6,7 +6,6 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -14,8 +13,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import tomli_w
 from torch import nn
 
-from pared.data import Scaler, Split
-from pared.settings import RunConfig
+from pared.data import Encoding, Scaler
+from pared.settings import RunConfig, TableConfig
 from pared.surgery import Plan, load, save
 from pared.types import DataError
 
@@ -86,33 +85,62 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def write_model(folder: Path, model: nn.Module, plan: Plan, config: RunConfig, split: Split) -> None:
+def write_model(folder: Path, model: nn.Module, plan: Plan, saved: Mapping[str, Mapping[str, Any]]) -> None:
     """Writes plan.json, model.safetensors, and config.toml, which says how to rebuild the network and use it."""
     save(folder, model, plan)
-    scaler = {name: value for name, value in asdict(split.scaler).items() if value is not None}
-    settings = asdict(config) | {"window": split.train.x.shape[1]}
-    text = tomli_w.dumps({"format": FORMAT, "run": settings, "scaler": scaler})
-    (folder / CONFIG).write_text(text, encoding="utf-8")
+    tables = {name: {key: value for key, value in table.items() if value is not None} for name, table in saved.items()}
+    (folder / CONFIG).write_text(tomli_w.dumps({"format": FORMAT, **tables}), encoding="utf-8")
+
+
+def is_table(folder: Path) -> bool:
+    """Whether the saved network reads rows of a table, not windows of a series. Raises DataError as `read_model`."""
+    with _reading(folder) as saved:
+        return "table" in saved
 
 
 def read_model(folder: Path) -> tuple[nn.Module, int, Scaler]:
     """The saved network in evaluation mode, its window, its scaler. Raises DataError where the folder is damaged."""
+    with _reading(folder) as saved:
+        config, scaler = _build(RunConfig, saved["run"]), _build(Scaler, saved["scaler"])
+        _check_scaler(scaler)
+        if config.window < 1 or scaler.horizon != config.horizon:
+            raise ValueError("the window must be positive, and both horizons the same")
+    model = load(folder, config.network(len(scaler.columns), {}, seed=0))
+    return model.eval(), config.window, scaler
+
+
+def read_table_model(folder: Path) -> tuple[nn.Module, Encoding, Scaler]:
+    """The saved network of a table in evaluation mode, how it reads rows, its scaler. Raises DataError likewise."""
+    with _reading(folder) as saved:
+        config, scaler = _build(TableConfig, saved["table"]), _build(Scaler, saved["scaler"])
+        encoding = _build(Encoding, saved["encoding"])
+        _check_scaler(scaler)
+        if len(encoding.columns) != len(encoding.categories) or scaler.columns != (encoding.target, *encoding.names):
+            raise ValueError("scaler and encoding name other columns")
+        if bool(encoding.classes) != (config.predicts == "classification"):
+            raise ValueError("classes are for a classification, and a classification needs them")
+    inputs = len(encoding.names)
+    return load(folder, config.network(inputs, encoding.outputs, {}, seed=0)).eval(), encoding, scaler
+
+
+def _check_scaler(scaler: Scaler) -> None:
+    if not len(scaler.columns) == len(scaler.shift) == len(scaler.scale) > 0 or min(scaler.scale) <= 0:
+        raise ValueError("columns, shift and scale must be as many, and scale positive")
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[dict[str, Any]]:
+    """config.toml; what cannot be made of it inside is raised as DataError."""
     path = folder / CONFIG
     try:
         saved = tomllib.loads(path.read_text(encoding="utf-8"))
         if saved["format"] != FORMAT:
             raise ValueError(f"format {saved['format']!r} is not known to this version of pared")
-        config, scaler = _build(RunConfig, saved["run"]), _build(Scaler, saved["scaler"])
-        if config.window < 1 or not len(scaler.columns) == len(scaler.shift) == len(scaler.scale) > 0:
-            raise ValueError("the window must be positive, and columns, shift and scale as many")
-        if min(scaler.scale) <= 0 or scaler.horizon != config.horizon:
-            raise ValueError("scale must be positive, and both horizons the same")
+        yield saved
     except FileNotFoundError as error:
         raise DataError(f"{folder} holds no network: {CONFIG} is missing; give a folder made by `pared run`") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise damaged(path, error) from error
-    model = load(folder, config.network(len(scaler.columns), {}, seed=0))
-    return model.eval(), config.window, scaler
 
 
 def damaged(path: Path, error: Exception) -> DataError:
@@ -124,11 +152,15 @@ def damaged(path: Path, error: Exception) -> DataError:
 def _build(kind: type[T], table: Mapping[str, Any]) -> T:
     """A dataclass from a table of TOML. Raises ValueError for a value that is not of its field's type."""
     hints = get_type_hints(kind)
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
+    values = {name: _tuples(value) for name, value in table.items()}
     for name, value in values.items():
         if name in hints and not _is_a(value, hints[name]):
             raise ValueError(f"{name} cannot be {value!r}")
     return kind(**values)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _is_a(value: Any, hint: Any) -> bool:

@@ -1,8 +1,11 @@
-"""Data: series, built in or from CSV files, and their leak-free splits into windows."""
+"""Data: series and tables, built in or from CSV files, and their leak-free splits into windows and folds."""
 
 from pared.data.batches import Data, batches, first_batch
 from pared.data.catalogue import BUILTINS, builtin, load, santa_fe, sunspots
 from pared.data.chaos import henon, logistic, lorenz, mackey_glass, rossler
+from pared.data.classics import TABLES, classic
+from pared.data.examples import Encoding, Table, read_table
+from pared.data.folds import Fold, folds
 from pared.data.series import Series, resolve_predict
 from pared.data.splits import PAPER, Block, Framing, Protocol, Scaler, Split, fit_scaler, protocol_for, rolling_origin
 from pared.data.tables import read_csv
@@ -11,17 +14,23 @@ from pared.data.windows import windows
 __all__ = [
     "BUILTINS",
     "PAPER",
+    "TABLES",
     "Block",
     "Data",
+    "Encoding",
+    "Fold",
     "Framing",
     "Protocol",
     "Scaler",
     "Series",
     "Split",
+    "Table",
     "batches",
     "builtin",
+    "classic",
     "first_batch",
     "fit_scaler",
+    "folds",
     "henon",
     "load",
     "logistic",
@@ -29,6 +38,7 @@ __all__ = [
     "mackey_glass",
     "protocol_for",
     "read_csv",
+    "read_table",
     "resolve_predict",
     "rolling_origin",
     "rossler",

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pared.data import chaos
+from pared.data.classics import TABLES
 from pared.data.series import Series
 from pared.data.tables import read_csv
 from pared.types import DataError
@@ -88,5 +89,8 @@ def load(name_or_path: str | Path, column: str | None = None, features: Sequence
             raise DataError(f"{text} is a built-in series of one column; leave column and features away")
         return series
     if not (os.path.exists(text) or Path(text).suffix or os.sep in text):
-        raise DataError(f"{text!r} is neither a file nor a built-in series; there are {', '.join(BUILTINS)}")
+        raise DataError(
+            f"{text!r} is neither a file nor a built-in series; there are {', '.join(BUILTINS)}, and the tables "
+            f"{', '.join(TABLES)}"
+        )
     return read_csv(name_or_path, column, features)

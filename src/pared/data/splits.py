@@ -231,6 +231,15 @@ def fit_scaler(rows: Array, columns: tuple[str, ...], framing: Framing) -> Scale
     return replace(scaler, increment=spread if spread > 1e-9 else 1.0)  # a straight line has no spread
 
 
+def unreadable(raw: Array, scaler: Scaler) -> list[int]:
+    """Columns with an outlier so far out that float32 holds it not, or not the other values beside it, once scaled."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = scaler.scaled(raw).astype(np.float32)
+        spread = np.ptp(scaled, axis=0)
+    lost = ~np.isfinite(scaled).all(axis=0) | ((spread == 0) & (raw != raw[0]).any(axis=0))
+    return np.flatnonzero(lost).tolist()
+
+
 def _split(series: Series, protocol: Protocol, framing: Framing, block: int, start: int) -> Split:
     ends = np.cumsum([start + protocol.train, protocol.validation, protocol.test]).tolist()
     rows = series.values[start : ends[-1]]

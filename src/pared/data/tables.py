@@ -32,17 +32,17 @@ def read_csv(path: str | Path, column: str | None = None, features: Sequence[str
     named twice or ambiguous; text, blank, NaN or infinite cells in a column asked for; a constant target.
     """
     path = Path(path)
-    header, rows = _table(path)
+    header, rows = table_of(path)
     if column is None:
         column = _only_number_column(path, header, rows)
     names = (column, *features)
     for name, count in Counter(names).items():
         if name not in header:
-            raise DataError(f"{path}: no column {name!r}; the file has {_listed(header)}")
+            raise DataError(f"{path}: no column {name!r}; the file has {listed(header)}")
         if count > 1:
             kind = "is both the target and a feature" if name == column else "is given twice as a feature"
             raise DataError(f"{path}: column {name!r} {kind}; name every input column once")
-    values = np.array([_numbers(path, name, header.index(name), rows) for name in names]).T
+    values = np.array([number_column(path, name, header.index(name), rows) for name in names]).T
     if np.ptp(values[:, 0]) == 0:
         raise DataError(
             f"{path}: column {column!r} is constant ({values[0, 0]:g} in all {len(rows)} rows); "
@@ -50,11 +50,11 @@ def read_csv(path: str | Path, column: str | None = None, features: Sequence[str
         )
     source = f"column {column!r} of {path.name}, {len(rows)} rows"
     if features:
-        source += f", with inputs {_listed(features)}"
+        source += f", with inputs {listed(features)}"
     return Series(path.name, values, names, 16, "auto", None, source)
 
 
-def _table(path: Path) -> tuple[list[str], list[Row]]:
+def table_of(path: Path) -> tuple[list[str], list[Row]]:
     """Header and rows of equal length. Blank lines around the table are passed over; one within it is a missing row."""
     text = _text(path).rstrip("\n ")
     reader = csv.reader(StringIO(text), delimiter=max(",;\t", key=text.lstrip().partition("\n")[0].count))
@@ -67,13 +67,13 @@ def _table(path: Path) -> tuple[list[str], list[Row]]:
         raise DataError(f"{path}: the file is empty; it needs a header line and rows of numbers")
     (first, cells), *rows = lines
     header = [cell.strip() for cell in cells]
-    if all(_number(name) is not None for name in header):
-        raise DataError(f"{path}, line {first}: numbers ({_listed(header)}) where column names should be; add a header")
+    if all(parsed(name) is not None for name in header):
+        raise DataError(f"{path}, line {first}: numbers ({listed(header)}) where column names should be; add a header")
     twice = [name for name, count in Counter(header).items() if name and count > 1]
     if twice:
-        raise DataError(f"{path}, line {first}: column names must differ, but {_listed(twice)} is there more than once")
+        raise DataError(f"{path}, line {first}: column names must differ, but {listed(twice)} is there more than once")
     if not rows:
-        raise DataError(f"{path}: a header ({_listed(header)}) but no rows below it")
+        raise DataError(f"{path}: a header ({listed(header)}) but no rows below it")
     rows = [(line, cells or [""] * len(header)) for line, cells in rows]
     for line, cells in rows:
         if len(cells) != len(header):
@@ -102,21 +102,26 @@ def _only_number_column(path: Path, header: list[str], rows: list[Row]) -> str:
     """The one named column whose filled cells are mostly numbers, so that a stray word in it is reported later."""
     found = []
     for index, name in enumerate(header):
-        filled = [cells[index] for _, cells in rows if cells[index].strip().lower() not in MISSING]
-        if name and filled and 2 * sum(_number(cell) is not None for cell in filled) >= len(filled):
+        if name and mostly_numbers(rows, index):
             found.append(name)
     if len(found) != 1:
-        what = f"{len(found)} number columns ({_listed(found)})" if found else "no number column"
-        raise DataError(f"{path}: {what}; say which to forecast (--column); the file has {_listed(header)}")
+        what = f"{len(found)} number columns ({listed(found)})" if found else "no number column"
+        raise DataError(f"{path}: {what}; say which to forecast (--column); the file has {listed(header)}")
     return found[0]
 
 
-def _numbers(path: Path, name: str, index: int, rows: list[Row]) -> list[float]:
+def mostly_numbers(rows: list[Row], index: int) -> bool:
+    """Whether at least half of a column's filled cells are numbers."""
+    filled = [cells[index] for _, cells in rows if cells[index].strip().lower() not in MISSING]
+    return bool(filled) and 2 * sum(parsed(cell) is not None for cell in filled) >= len(filled)
+
+
+def number_column(path: Path, name: str, index: int, rows: list[Row]) -> list[float]:
     """One column as floats."""
     numbers, text, gaps = [], [], []
     for line, cells in rows:
         cell = cells[index].strip()
-        number = math.nan if cell.lower() in MISSING else _number(cell)
+        number = math.nan if cell.lower() in MISSING else parsed(cell)
         if number is None:
             text.append((line, cell))
         elif not math.isfinite(number):
@@ -137,13 +142,15 @@ def _numbers(path: Path, name: str, index: int, rows: list[Row]) -> list[float]:
     return numbers
 
 
-def _number(cell: str) -> float | None:
+def parsed(cell: str) -> float | None:
+    """The number that a cell holds, None for text."""
     try:
         return None if "_" in cell else float(cell)  # float() takes 1_000, which is no number in a CSV file
     except ValueError:
         return None
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Names in quotes, the first twelve of many."""
     names = [repr(name) for name in names if name]
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

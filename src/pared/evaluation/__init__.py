@@ -9,10 +9,12 @@ from pared.evaluation.forecast import Predictor, free_run, predictor, starts
 from pared.evaluation.metrics import nrmse, rmse, valid_prediction_time
 from pared.evaluation.paired import Comparison, McNemar, block_bootstrap, compare, mcnemar, wilcoxon
 from pared.evaluation.scores import evaluate
-from pared.evaluation.tasks import FORECASTING, Task
+from pared.evaluation.tasks import CLASSIFICATION, FORECASTING, REGRESSION, Task
 
 __all__ = [
+    "CLASSIFICATION",
     "FORECASTING",
+    "REGRESSION",
     "Comparison",
     "McNemar",
     "Predictor",

@@ -35,10 +35,15 @@ def predictor(network: Callable[[Tensor], Tensor], scaler: Scaler) -> Predictor:
 
     Returns: a function x (n, window, columns) -> (n,); it leaves the network as it was.
     """
+    return decoded(network, scaler.value)
+
+
+def decoded(network: Callable[[Tensor], Tensor], decode: Callable[[Tensor, Tensor], Tensor]) -> Predictor:
+    """`decode(network(x), x)` in chunks, a module in evaluation mode."""
 
     def predict(x: Tensor) -> Tensor:
         with evaluating(network) if isinstance(network, nn.Module) else nullcontext():
-            return torch.cat([scaler.value(network(part), part) for part in torch.split(x, CHUNK)])
+            return torch.cat([decode(network(part), part) for part in torch.split(x, CHUNK)])
 
     return predict
 

@@ -77,17 +77,20 @@ def compare(
     blocks: Iterable[Hashable] | None = None,
     scale: Scale = "log",
     level: float = 0.95,
+    least_error: float = 0.0,
 ) -> Comparison:
     """Paired comparison of the errors `a` (first) and `b` (second) against a margin stated beforehand.
 
     d_k = mean over the pairs of cluster k of log(a) - log(b)   (a - b on the linear scale)
-    interval = mean(d) -+ t(level, K-1) * sd(d) / sqrt(K)
+    interval = mean(d) -+ t(level, K-1) * max(sd(d) / sqrt(K), least_error)
     limit = log(1 + margin)                                     (margin on the linear scale)
     verdict: "better" if high < 0, else "not inferior" if high < limit, else "inferior" if low > limit, else
     "inconclusive"; fewer than 5 clusters are always "inconclusive".
 
     Estimand: the mean over blocks, each of equal weight, of the log ratio of errors; exp of it is a geometric mean
     ratio. It says nothing on a single network.
+    `least_error` is for errors that are counted: two networks that agree on every one of few rows differ by 0 in every
+    cluster, which is no proof that they would on others (`counting_error`).
     The interval and the p value (of no difference) are two-sided. A two-sided 95 % interval below the limit is a
     one-sided non-inferiority test at 2.5 %; so is "better" against 0. "Not inferior" does not exclude a small loss:
     low > 0 and high < limit is a real but accepted one.
@@ -104,10 +107,20 @@ def compare(
     if not 0 < level < 1:
         raise ValueError(f"the level of the interval must lie in (0, 1), got {level}")
     d = _clusters(a, b, blocks, scale)
-    low, high, p_value = _t_interval(d, level)
+    low, high, p_value = _t_interval(d, level, least_error)
     limit = float(np.log1p(margin)) if scale == "log" else margin
     verdict = _verdict(low, high, limit) if len(d) >= FEWEST_CLUSTERS else "inconclusive"
     return Comparison(float(d.mean()), low, high, p_value, margin, verdict, np.size(a), len(d), scale)
+
+
+def counting_error(rows: float) -> float:
+    """Standard error of a difference of two shares of the same rows where no row tells the two apart.
+
+    1 / (rows + 2): half a row is added to each of the four ways in which two networks can be right or wrong on a row.
+
+    Source: Agresti and Min 2005 (Statistics in Medicine 24), the adjusted Wald interval of matched pairs.
+    """
+    return 1 / (rows + 2)
 
 
 def mcnemar(hits_a: ArrayLike, hits_b: ArrayLike) -> McNemar:
@@ -205,11 +218,11 @@ def _check(name: str, errors: Floats, scale: Scale) -> None:
         )
 
 
-def _t_interval(d: Floats, level: float) -> tuple[float, float, float]:
+def _t_interval(d: Floats, level: float, least_error: float) -> tuple[float, float, float]:
     """Interval of the mean and the two-sided p value of mean 0; one value alone says nothing."""
     if len(d) == 1:
         return -np.inf, np.inf, 1.0
-    mean, error = float(d.mean()), float(d.std(ddof=1) / np.sqrt(len(d)))
+    mean, error = float(d.mean()), max(float(d.std(ddof=1) / np.sqrt(len(d))), least_error)
     half = float(stats.t.ppf((1 + level) / 2, len(d) - 1)) * error
     t = abs(mean) / error if error > 0 else (np.inf if mean else 0.0)
     return mean - half, mean + half, 2 * float(stats.t.sf(t, len(d) - 1))

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import mse_loss
+from torch.nn.functional import cross_entropy, mse_loss
 
 from pared.data.splits import Block, Scaler
-from pared.evaluation import forecast
+from pared.evaluation import forecast, predictions
 from pared.evaluation.baselines import baselines
 from pared.evaluation.direction import against_last
 from pared.evaluation.forecast import Predictor, floats
@@ -70,3 +70,31 @@ FORECASTING = Task(
     hits=_direction_hits,
 )
 """The next value of a series."""
+
+REGRESSION = Task(
+    name="regression",
+    loss=mse_loss,
+    error="nrmse",
+    scale="log",
+    margin=0.05,
+    predictor=forecast.predictor,
+    measure=predictions.regression_metrics,
+    naive=predictions.regression_baselines,
+    trivial=("mean",),
+    hits=None,
+)
+"""A number from the other cells of its row."""
+
+CLASSIFICATION = Task(
+    name="classification",
+    loss=cross_entropy,
+    error="error",
+    scale="linear",
+    margin=0.01,
+    predictor=predictions.classifier,
+    measure=predictions.classification_metrics,
+    naive=predictions.classification_baselines,
+    trivial=("majority",),
+    hits=predictions.class_hits,
+)
+"""A class from the other cells of its row."""

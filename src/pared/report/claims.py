@@ -1,10 +1,12 @@
 """What the evidence allows to say, and what it does not: sentences derived from the record."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pared.report import summary
-from pared.report.summary import NETWORKS, Record, comparison, label, number, ratio, subject
+from pared.report.summary import NETWORKS, Record, comparison, label, number, points, ratio, signed, subject
 from pared.report.tables import count, percent, plural, significant
+from pared.report.words import words
 
 ENOUGH, FEWEST = 10, 5  # blocks or seeds for a firm claim; blocks below which nothing is claimed
 KINDS = {"better": "good", "not inferior": "good", "inferior": "bad", "inconclusive": "open"}
@@ -20,7 +22,7 @@ _ON_CONTROLS = {
     ("random", "inferior"): "Random deletion of the same number does better",
 }
 _NOT_BEATEN = {
-    "trained_on": "That deletion improves forecasts: the full network given the same extra training is not beaten.",
+    "trained_on": "That deletion improves {forecast}s: the full network given the same extra training is not beaten.",
     "scratch": "That this size needs a large network to start from: a small one trained from scratch is not beaten.",
     "random": "That the criterion finds the right units: random deletion is not beaten.",
 }
@@ -31,7 +33,7 @@ _ONLY_THESE = (
     "That no smaller network would do: only the listed candidates were tried, with this criterion and this budget."
 )
 _OTHERS = (
-    "Anything about other series, other architectures or other training budgets: which units are junk changes with the "
+    "Anything about other {data}, other architectures or other training budgets: which units are junk changes with the "
     "length of training."
 )
 _QUICK = (
@@ -61,7 +63,7 @@ def may_not(record: Record) -> list[str]:
         *_not_about_controls(record),
         *_not_about_naive(record),
         *_not_about_amount(record),
-        _OTHERS,
+        _OTHERS.format(data={"series": "series"}.get(words(record).data, "tables")),
     ]
 
 
@@ -84,14 +86,16 @@ def _about_full(record: Record) -> Iterator[str]:
         if _none_passed(record):
             yield _NONE_PASSED
         return
-    margin = f"{100 * (summary.limit(found) - 1):.2g} %"
-    amount = f"{count(found.get('pairs'))} pairs in {count(found.get('clusters'))} blocks"
+    margin, measure = _margin(found), words(record).measure
+    amount = f"{count(found.get('pairs'))} pairs in {count(found.get('clusters'))} {words(record).blocks}s"
     sentences = {
-        "better": "The smaller network has the lower test error: the ratio to that of the full network is",
+        "better": "The smaller network has the lower test error: the ratio to that of the full network is"
+        if found.get("scale") != "linear"
+        else f"The smaller network has the higher test accuracy: the {measure} is",
         "not inferior": f"To within the margin of {margin} stated beforehand, the smaller network predicts as well as "
-        "the full one: the ratio of test errors is",
+        f"the full one: the {measure} is",
         "inferior": f"The smaller network predicts worse than the full one by more than the margin of {margin}: the "
-        "ratio of test errors is",
+        f"{measure} is",
     }
     if sentence := sentences.get(found["verdict"]):
         yield f"{sentence} {_factor(record, 'full')}, over {amount}."
@@ -109,15 +113,15 @@ def _about_controls(record: Record) -> Iterator[str]:
         for arm in _NOT_BEATEN:
             sentence = _ON_CONTROLS.get((arm, _verdict(record, arm)))
             if sentence:
-                yield f"{sentence}: ratio of errors {_factor(record, arm)}."
+                yield f"{sentence}: {words(record).measured} {_factor(record, arm)}."
 
 
 def _about_naive(record: Record) -> Iterator[str]:
     best = _best_naive(record)
     if best and _verdict(record, best) == "better":
         yield (
-            f"The {_name(record)} beats the best naive forecaster of the table, “{label(best).lower()}”: ratio of "
-            f"errors {_factor(record, best)}."
+            f"The {_name(record)} beats the best {words(record).predictor} of the table, “{label(best).lower()}”: "
+            f"{words(record).measured} {_factor(record, best)}."
         )
 
 
@@ -127,15 +131,15 @@ def _not_about_full(record: Record) -> Iterator[str]:
         yield _ONLY_THESE
     elif found["verdict"] == "inconclusive":
         yield (
-            f"That the smaller network is as good, or that it is worse: the ratio of test errors, "
-            f"{_factor(record, 'full')}, leaves it open at a margin of {summary.limit(found):.4g}."
+            f"That the smaller network is as good, or that it is worse: the {words(record).measure}, "
+            f"{_factor(record, 'full')}, leaves it open at a margin of {_limit(found)}."
         )
     elif found["verdict"] == "inferior":
         yield "That the smaller network can replace the full one at this margin."
     elif found["verdict"] == "not inferior" and (number(found.get("low")) or 0) > 0:
-        yield "That nothing is lost: the whole interval lies above 1, a small loss within the margin."
+        yield f"That nothing is lost: the whole interval lies {words(record).lossy}, a small loss within the margin."
     elif found["verdict"] == "not inferior":
-        yield "That the smaller network is better than the full one: the interval includes 1."
+        yield f"That the smaller network is better than the full one: the interval includes {words(record).neutral}."
 
 
 def _not_about_controls(record: Record) -> Iterator[str]:
@@ -144,15 +148,16 @@ def _not_about_controls(record: Record) -> Iterator[str]:
             yield "That deletion as such does any good: the control that was trained on is missing."
         for arm, sentence in _NOT_BEATEN.items():
             if _verdict(record, arm) not in ("", "better"):
-                yield sentence
+                yield sentence.format(forecast=words(record).prediction)
 
 
 def _not_about_naive(record: Record) -> Iterator[str]:
     best = _best_naive(record)
     if best and _verdict(record, best) != "better":
         yield (
-            f"That the {_name(record)} forecasts better than any simple rule: the naive forecaster "
-            f"“{label(best).lower()}” is not beaten, ratio of errors {_factor(record, best)}."
+            f"That the {_name(record)} {words(record).predicts} better than any simple rule: the "
+            f"{words(record).predictor} “{label(best).lower()}” is not beaten, {words(record).measured} "
+            f"{_factor(record, best)}."
         )
     own, share, arm = _shares(record, "test.direction")
     if share > 0.6:  # clearly more than a coin
@@ -183,9 +188,10 @@ def _not_about_amount(record: Record) -> Iterator[str]:
     if settings.get("quick"):
         yield _QUICK
     if blocks < FEWEST:
-        yield f"Anything general: {plural(blocks, 'block')} cannot carry an interval; at least {FEWEST} are needed."
+        few = plural(blocks, words(record).blocks)
+        yield f"Anything general: {few} cannot carry an interval; at least {FEWEST} are needed."
     elif max(blocks, seeds) < ENOUGH:
-        amount = f"{plural(blocks, 'block')} and {plural(seeds, 'seed')}"
+        amount = f"{plural(blocks, words(record).blocks)} and {plural(seeds, 'seed')}"
         yield f"Anything firm: {amount} are few; a firm claim needs at least {ENOUGH} of either."
     if seeds == 1:
         yield "How far results vary with the random seed: there was only one."
@@ -196,9 +202,29 @@ def _none_passed(record: Record) -> bool:
 
 
 def _best_naive(record: Record) -> str | None:
-    """The naive forecaster against which the subject's ratio of errors is largest."""
-    compared = {arm: ratio(found, "difference") for arm, found in (record.get("comparisons") or {}).items() if found}
-    return max(((value, arm) for arm, value in compared.items() if arm not in NETWORKS and value), default=(0, None))[1]
+    """The naive predictor beside which the subject's error is largest."""
+    compared = {
+        arm: number(found.get("difference")) for arm, found in (record.get("comparisons") or {}).items() if found
+    }
+    naive = ((value, arm) for arm, value in compared.items() if arm not in NETWORKS and value is not None)
+    return max(naive, default=(0, None))[1]
+
+
+def _margin(found: Mapping[str, Any]) -> str:
+    margin = 100 * (summary.limit(found) - 1)
+    if found.get("scale") == "linear":
+        return plural_points(margin)
+    return f"{margin:.2g} %"
+
+
+def _limit(found: Mapping[str, Any]) -> str:
+    linear = found.get("scale") == "linear"
+    return plural_points(100 * (summary.limit(found) - 1)) if linear else f"{summary.limit(found):.4g}"
+
+
+def plural_points(amount: float) -> str:
+    """Points of accuracy: 1 point, 0.5 points."""
+    return f"{amount:.2g} point{'' if round(amount, 9) == 1 else 's'}"
 
 
 def _verdict(record: Record, arm: str) -> str:
@@ -211,5 +237,8 @@ def _name(record: Record) -> str:
 
 def _factor(record: Record, arm: str) -> str:
     found = comparison(record, arm) or {}
+    if found.get("scale") == "linear":
+        bounds = f"{signed(points(found, 'low'))} to {signed(points(found, 'high'))}"
+        return f"{signed(points(found, 'difference'))} points ({summary.level(record)} interval {bounds})"
     bounds = f"{significant(ratio(found, 'low'))} to {significant(ratio(found, 'high'))}"
     return f"{significant(ratio(found, 'difference'))} ({summary.level(record)} interval {bounds})"

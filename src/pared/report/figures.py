@@ -11,8 +11,9 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from pared.report import captions
-from pared.report.summary import Record, finite, floats, level, limit, mean, number, ratio, values
+from pared.report.summary import Record, finite, floats, level, limit, mean, number, points, ratio, values
 from pared.report.svg import BLUE, GREY, INK, VERMILION, Drawing, canvas, inline, percentage, power
+from pared.report.words import words
 
 MAP = LinearSegmentedColormap.from_list("paper", ["#f7f9fb", "#9ecae1", "#2878b5", "#08306b"], N=64)
 _TICKS = tuple(step * 10.0**power_of_ten for power_of_ten in range(-3, 3) for step in (1, 2, 5))
@@ -91,20 +92,22 @@ def _columns(axes: Axes, means: np.ndarray, kept: list[int], scale: float) -> No
 
 def sizes(record: Record) -> Drawing:
     """Validation error of every candidate relative to the full network, with interval, against its parameters."""
+    if words(record).metric == "accuracy":
+        return accuracies(record)
     title = "Error against size"
-    points = [
+    found = [
         (each, comparison)
         for each in sorted(record.get("candidates") or (), key=lambda each: number(each.get("parameters")) or 0)
         if (comparison := each.get("comparison")) and number(each.get("parameters")) and ratio(comparison, "difference")
     ]
-    if not points:
+    if not found:
         return Drawing("sizes", title, "Not drawn: no candidate has been compared with the full network.")
     figure, (axes,) = canvas(height=3.7)
-    margin = limit(points[0][1])
+    margin = limit(found[0][1])
     full = number((record.get("full_size") or {}).get("parameters"))
-    room = 0.15 * max(full or 0, points[-1][0]["parameters"])
+    room = 0.15 * max(full or 0, found[-1][0]["parameters"])
     previous, above = -room, False
-    for x, same in groupby(points, key=lambda point: point[0]["parameters"]):
+    for x, same in groupby(found, key=lambda point: point[0]["parameters"]):
         above = not above or x - previous > room  # labels of close neighbours take turns
         previous = x
         _candidates(axes, x, list(same), record.get("chosen"), above)
@@ -117,23 +120,68 @@ def sizes(record: Record) -> Drawing:
         f"margin\n{margin:.4g}", (1, margin), (5, 0), xycoords=("axes fraction", "data"),
         textcoords="offset points", ha="left", va="center", color="#00664a", fontsize=9,
     )  # fmt: skip
-    ends = [end for _, each in points for key in ("low", "difference", "high") if (end := ratio(each, key))]
+    ends = [end for _, each in found for key in ("low", "difference", "high") if (end := ratio(each, key))]
     _ratio_axis(axes, [*ends, 1, margin])
-    axes.set_xlim(0, 1.12 * max(full or 0, points[-1][0]["parameters"]))
+    axes.set_xlim(0, 1.12 * max(full or 0, found[-1][0]["parameters"]))
     axes.set(xlabel="parameters", ylabel="error relative to full network")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    left_out = len(record.get("candidates") or ()) - len(points)
+    left_out = len(record.get("candidates") or ()) - len(found)
     extra = [captions.SIZES_LEFT_OUT] if left_out else []
     text = captions.caption(captions.SIZES, *extra, level=level(record), count=left_out)
     return Drawing("sizes", title, text, inline(figure, "sizes"))
+
+
+def accuracies(record: Record) -> Drawing:
+    """Validation accuracy of every candidate above the full network's, in points, with interval, against its size."""
+    title = "Accuracy against size"
+    found = list(record.get("candidates") or ())
+    shown = sorted(
+        (each for each in found if each.get("comparison") and number(each.get("parameters"))),
+        key=lambda each: float(each["parameters"]),
+    )
+    if not shown:
+        return Drawing("sizes", title, "Not drawn: no candidate has been compared with the full network.")
+    figure, (axes,) = canvas(height=3.7)
+    margin = 100 * (limit(shown[0]["comparison"]) - 1)
+    full = number((record.get("full_size") or {}).get("parameters"))
+    largest = max(full or 0, shown[-1]["parameters"])
+    previous, above = -largest, False
+    for x, same in groupby(shown, key=lambda each: float(each["parameters"])):
+        above = not above or x - previous > 0.15 * largest  # labels of close neighbours take turns
+        previous = x
+        _candidates(axes, x, [(each, each["comparison"]) for each in same], record.get("chosen"), above)
+    if full:
+        axes.plot([full], [0], marker="s", color=BLUE, markersize=8)
+        axes.annotate("full", (full, 0), (0, 8), textcoords="offset points", ha="center", color=BLUE)
+    axes.axhline(0, color=INK, linewidth=1, zorder=1)
+    axes.axhspan(-margin, 0, color="#009e73", alpha=0.14, linewidth=0)
+    axes.set_xlim(0, 1.12 * largest)
+    axes.margins(y=0.25)
+    ends = [end for each in shown for key in ("low", "high") if (end := points(each["comparison"], key)) is not None]
+    if max(map(abs, [*ends, margin])) > 20 * margin:  # far points must not squeeze those near the margin
+        axes.set_yscale("symlog", linthresh=2 * margin)
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.set_yticks([sign * tick for tick in (margin, *_TICKS) for sign in (-1, 1) if margin <= tick <= 100] + [0])
+        axes.set_ylim(min(ends) * 1.8, max(*ends, 2 * margin) * 1.8)
+    axes.set(xlabel="parameters", ylabel="accuracy − full network’s, points")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    left_out = len(found) - len(shown)
+    extra = [captions.SIZES_LEFT_OUT] if left_out else []
+    text = captions.caption(captions.ACCURACIES, *extra, level=level(record), count=left_out)
+    return Drawing("sizes", title, text, inline(figure, "sizes"))
+
+
+def _height(comparison: Mapping[str, Any], key: str) -> float | None:
+    return points(comparison, key) if comparison.get("scale") == "linear" else ratio(comparison, key)
 
 
 def _candidates(axes: Axes, x: float, points: Sequence[tuple[Any, Any]], chosen: str | None, above: bool) -> None:
     """The candidates of one size, with one label for all of them."""
     ends: list[float] = []
     for each, comparison in points:
-        y = ratio(comparison, "difference") or 1.0
-        ends += (ratio(comparison, "low") or y, ratio(comparison, "high") or y)
+        heights = [_height(comparison, key) for key in ("difference", "low", "high")]
+        y = heights[0] if heights[0] is not None else 1.0
+        ends += (y if end is None else end for end in heights[1:])
         fill = VERMILION if each["label"] == chosen else "white"
         axes.plot([x, x], ends[-2:], color=VERMILION, linewidth=2, solid_capstyle="round")
         axes.plot([x], [y], marker="o", color=VERMILION, markerfacecolor=fill, markersize=8)

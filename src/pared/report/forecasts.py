@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from pared.report import captions
 from pared.report.summary import NETWORKS, Record, arms, by_block, floats, interval, label, level
 from pared.report.svg import BLUE, COLOURS, GREY, INK, VERMILION, Drawing, canvas, inline, percentage, power
+from pared.report.words import words
 
 _KINDS = (("test.direction", "One step ahead"), ("test.free_direction", "Free running"))
 
@@ -30,7 +31,7 @@ def before_after(record: Record) -> Drawing:
         for place, arm in enumerate(shown):
             blocks = by_block(record, arm, metric)
             if blocks:
-                _arm(axes, place, blocks, coverage, COLOURS.get(arm, GREY))
+                draw_arm(axes, place, blocks, coverage, COLOURS.get(arm, GREY))
         axes.axvline(0.5, color=INK, linewidth=0.9, linestyle=":")
         axes.set(title=name, xlabel="right directions", xlim=(-0.03, 1.03), ylim=(len(shown) - 0.4, -0.6))
         axes.set_xticks(np.linspace(0, 1, 5))
@@ -46,7 +47,8 @@ def before_after(record: Record) -> Drawing:
     return Drawing("before-after", title, text, inline(figure, "before-after"))
 
 
-def _arm(axes: Axes, place: int, blocks: Mapping[int, list[float]], coverage: float, colour: str) -> None:
+def draw_arm(axes: Axes, place: int, blocks: Mapping[int, list[float]], coverage: float, colour: str) -> None:
+    """Mean over blocks with its interval, and below it one dot a block."""
     single = [float(np.mean(each)) for each in blocks.values()]
     middle, low, high = interval(blocks, coverage)
     axes.scatter(single, np.full(len(single), place + 0.22), s=9, color=colour, alpha=0.45, linewidth=0)
@@ -99,7 +101,7 @@ def _forecast(axes: Axes, context: np.ndarray, truth: np.ndarray, lines: Mapping
 
 
 def curves(record: Record) -> Drawing:
-    """Mean squared error of the shipped network and its controls by epoch, on a logarithmic scale."""
+    """Loss of the shipped network and its controls by epoch, on a logarithmic scale."""
     title = "Training curves"
     drawn: dict[str, dict[str, Any]] = (record.get("figures") or {}).get("curves") or {}
     parts = [part for part in ("train", "validation") if any(_positive(each.get(part)) for each in drawn.values())]
@@ -119,10 +121,10 @@ def curves(record: Record) -> Drawing:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_formatter(power)
         axes.minorticks_off()
-    panels[0].set_ylabel("mean squared error (scaled)")
+    panels[0].set_ylabel(words(record).loss + ("" if words(record).metric == "accuracy" else " (scaled)"))
     found = {name: line for axes in panels for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(list(found.values()), list(found), loc="outside upper left", ncols=4)
-    text = captions.caption(captions.CURVES)
+    text = captions.caption(captions.CURVES, loss=words(record).loss.capitalize(), block=words(record).blocks)
     return Drawing("curves", title, text, inline(figure, "curves"))
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from jinja2 import Environment, FunctionLoader, Template
 
-from pared.report import claims, figures, forecasts, tables
+from pared.report import claims, figures, forecasts, predictions, tables
 from pared.report.summary import Record
-from pared.report.svg import style
+from pared.report.svg import Drawing, style
+from pared.report.words import words
 
 
 def page(record: Record) -> str:
@@ -17,18 +18,12 @@ def page(record: Record) -> str:
     are replaced by a sentence.
     """
     with style():
-        drawings = [
-            figures.weights(record),
-            figures.sizes(record),
-            figures.directions(record),
-            forecasts.before_after(record),
-            forecasts.forecast(record),
-            forecasts.curves(record),
-        ]
+        drawings = _of_table(record) if words(record).data == "table" else _of_series(record)
     html: str = template("pared.report", "template.html.j2").render(
         record=record,
         data=record.get("data") or {},
         settings=record.get("settings") or {},
+        words=words(record),
         badge=claims.badge(record),
         may=claims.may(record),
         may_not=claims.may_not(record),
@@ -38,6 +33,26 @@ def page(record: Record) -> str:
         kinds=claims.KINDS | {"chosen": "plain"},
     )
     return html
+
+
+def _of_series(record: Record) -> list[Drawing]:
+    return [
+        figures.weights(record),
+        figures.sizes(record),
+        figures.directions(record),
+        forecasts.before_after(record),
+        forecasts.forecast(record),
+        forecasts.curves(record),
+    ]
+
+
+def _of_table(record: Record) -> list[Drawing]:
+    return [
+        figures.sizes(record),
+        predictions.tested(record),
+        predictions.predicted(record),
+        forecasts.curves(record),
+    ]
 
 
 def write(record: Record, path: str | Path) -> Path:

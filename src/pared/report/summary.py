@@ -20,6 +20,10 @@ LABELS = {
     "mean": "Mean of training data",
     "ar": "Linear autoregression",
     "analog": "Nearest analogue",
+    "majority": "Most frequent class",
+    "linear": "Linear regression",
+    "logistic": "Logistic regression",
+    "neighbour": "Nearest neighbour",
 }
 NETWORKS = ("full", "cut", "trained_on", "scratch", "random")
 
@@ -122,6 +126,22 @@ def ratio(comparison: Mapping[str, Any], key: str) -> float | None:
     """exp(difference | low | high) of a comparison of log errors: below 1, the first is better."""
     value = number(comparison.get(key))
     return None if value is None or comparison.get("scale", "log") != "log" else math.exp(min(value, 700.0))
+
+
+def points(comparison: Mapping[str, Any], key: str) -> float | None:
+    """Accuracy of the first above the second, in points, of a comparison of errors of classes: above 0, it is better.
+
+    `key`: difference, low or high, as read on the accuracy: the lower end is that of the largest error.
+    """
+    value = number(comparison.get({"low": "high", "high": "low"}.get(key, key)))
+    return None if value is None or comparison.get("scale") != "linear" else -100 * value
+
+
+def signed(value: float | None) -> str:
+    """Points with one decimal and their sign."""
+    if value is None:
+        return "–"
+    return f"{value:+.1f}".replace("-", "−") if abs(value) >= 0.05 else "0.0"
 
 
 def limit(comparison: Mapping[str, Any]) -> float:

@@ -16,11 +16,14 @@ from pared.report.summary import (
     level,
     mean,
     number,
+    points,
     ratio,
+    signed,
     subject,
     tested,
     values,
 )
+from pared.report.words import words
 
 NOTHING = "–"
 
@@ -67,8 +70,11 @@ def probability(value: Any) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def ratio_text(found: Mapping[str, Any] | None) -> str:
-    """Ratio of errors with its interval: 0.98 [0.95, 1.01]."""
+def compared_text(found: Mapping[str, Any] | None) -> str:
+    """Ratio of errors with its interval: 0.98 [0.95, 1.01]; of classes, points of accuracy: −0.3 [−0.9, +0.4]."""
+    if found and found.get("scale") == "linear":
+        shown = [signed(points(found, key)) for key in ("difference", "low", "high")]
+        return f"{shown[0]} [{shown[1]}, {shown[2]}]"
     if not found or ratio(found, "difference") is None:
         return NOTHING
     low, high = ratio(found, "low"), ratio(found, "high")
@@ -94,19 +100,38 @@ def size(record: Record) -> Table:
     marks = [" (shipped)" if shipped.get("arm") == arm else "" for arm in ("full", "cut")]
     own = shipped if shipped.get("arm") == small == "cut" else {}
     rows: list[tuple[str, ...]] = []
-    for name, key in (("Hidden units", "units"), ("Parameters", "parameters"), ("Multiply-adds a forecast", "macs")):
+    told = words(record)
+    for name, key in (
+        ("Hidden units", "units"),
+        ("Parameters", "parameters"),
+        (f"Multiply-adds a {told.prediction}", "macs"),
+    ):
         before = number(full.get(key)) or mean(values(record, "full", key))
         after = number(own.get(key)) or _shipped(record, key) or mean(values(record, small, key))
         rows.append((name, count(before), count(after), _quotient(after, before)))
     before, after = number(full.get("milliseconds")), number(own.get("milliseconds"))
-    rows.append(("Latency of one forecast, ms", significant(before), significant(after), _quotient(after, before)))
-    before, after = (geometric_mean(values(record, arm, "test.nrmse")) for arm in ("full", small))
-    rows.append(("Test error (NRMSE)", significant(before), significant(after), _quotient(after, before)))
-    before, after = (mean(values(record, arm, "test.free_direction")) for arm in ("full", small))
-    rows.append(("Free-running direction", percent(before), percent(after), _quotient(after, before)))
+    quotient = _quotient(after, before)
+    rows.append((f"Latency of one {told.prediction}, ms", significant(before), significant(after), quotient))
+    rows += _quality(record, small)
     if small == "full":
         return Table(("", "Full network" + marks[0]), tuple(row[:2] for row in rows))
     return Table(("", "Full network" + marks[0], "Smaller network" + marks[1], "Ratio"), tuple(rows))
+
+
+def _quality(record: Record, small: str) -> list[tuple[str, ...]]:
+    """Test errors of the full and the smaller network, and what else there is to say of their predictions."""
+    rows: list[tuple[str, ...]] = []
+    task = words(record)
+    if task.metric == "accuracy":
+        before, after = (mean(values(record, arm, "test.accuracy")) for arm in ("full", small))
+        return [("Test accuracy", percent(before), percent(after), _quotient(after, before))]
+    before, after = (geometric_mean(values(record, arm, "test.nrmse")) for arm in ("full", small))
+    rows.append(("Test error (NRMSE)", significant(before), significant(after), _quotient(after, before)))
+    if task.data == "table":
+        before, after = (mean(values(record, arm, "test.r2")) for arm in ("full", small))
+        return [*rows, ("R²", significant(before), significant(after), NOTHING)]
+    before, after = (mean(values(record, arm, "test.free_direction")) for arm in ("full", small))
+    return [*rows, ("Free-running direction", percent(before), percent(after), _quotient(after, before))]
 
 
 def _shipped(record: Record, key: str) -> float | None:
@@ -123,7 +148,6 @@ def _shipped(record: Record, key: str) -> float | None:
 def controls(record: Record) -> Table:
     """Every arm with its averages over the test data of all pairs, and the subject's error relative to it."""
     shown = arms(record)
-    lyapunov = number((record.get("data") or {}).get("lyapunov"))
     rows = []
     for arm in shown:
         found = comparison(record, arm)
@@ -132,28 +156,74 @@ def controls(record: Record) -> Table:
         rows.append(
             (
                 label(arm),
-                significant(geometric_mean(values(record, arm, "test.nrmse"))),
-                percent(mean(values(record, arm, "test.direction"))),
-                percent(mean(values(record, arm, "test.free_direction"))),
-                steps(record, arm),
+                *_averages(record, arm),
                 count(mean(values(record, arm, "parameters"))),
                 f"{len(runs) - diverged} of {len(runs)}",
-                ratio_text(found),
+                compared_text(found),
                 probability((found or {}).get("p_value")),
                 (found or {}).get("verdict") or NOTHING,
             )
         )
-    against = f"Error of {'smaller' if subject(record) == 'cut' else 'full'} network ÷ this"
     return Table(
         (
-            "Arm", "NRMSE", "Direction, one step", "Direction, free running",
-            "Valid prediction time, steps" + (" (Lyapunov times)" if lyapunov and lyapunov > 0 else ""),
-            "Parameters", "Runs", f"{against} [{level(record)} interval]", "p", "Verdict",
+            "Arm", *_heads(record), "Parameters", "Runs",
+            f"{_against(record)} this{_unit(record)} [{level(record)} interval]", "p", "Verdict",
         ),
         tuple(rows),
         strong=tuple(place for place, arm in enumerate(shown) if arm == subject(record)),
         rules=tuple(place for place, arm in enumerate(shown) if arm not in NETWORKS)[:1],
     )  # fmt: skip
+
+
+def _heads(record: Record) -> tuple[str, ...]:
+    """What the table of controls shows of every arm."""
+    task = words(record)
+    if task.metric == "accuracy":
+        return ("Accuracy",)
+    if task.data == "table":
+        return ("NRMSE", "R²")
+    lyapunov = number((record.get("data") or {}).get("lyapunov"))
+    times = "Valid prediction time, steps" + (" (Lyapunov times)" if lyapunov and lyapunov > 0 else "")
+    return ("NRMSE", "Direction, one step", "Direction, free running", times)
+
+
+def _averages(record: Record, arm: str) -> tuple[str, ...]:
+    """The same of one arm."""
+    task = words(record)
+    if task.metric == "accuracy":
+        return (percent(mean(values(record, arm, "test.accuracy"))),)
+    error = significant(geometric_mean(values(record, arm, "test.nrmse")))
+    if task.data == "table":
+        return (error, significant(mean(values(record, arm, "test.r2"))))
+    shares = [percent(mean(values(record, arm, f"test.{key}"))) for key in ("direction", "free_direction")]
+    return (error, *shares, steps(record, arm))
+
+
+def _against(record: Record) -> str:
+    name = "smaller" if subject(record) == "cut" else "full"
+    return f"Accuracy of {name} network −" if words(record).metric == "accuracy" else f"Error of {name} network ÷"
+
+
+def _unit(record: Record) -> str:
+    return ", points" if words(record).metric == "accuracy" else ""
+
+
+def right_and_wrong(record: Record) -> Table:
+    """Test rows that only one of two networks puts into the right class, with the exact McNemar test."""
+    pairs = (record.get("directions") or {}).items()
+    name = label(subject(record)).lower()
+    return Table(
+        ("Arm", f"Only {name} right", "Only this arm right", "McNemar p"),
+        tuple(
+            (
+                label(arm),
+                count(pair.get("only_first")),
+                count(pair.get("only_second")),
+                probability(pair.get("p_value")),
+            )
+            for arm, pair in pairs
+        ),
+    )
 
 
 def directions(record: Record) -> Table:
@@ -195,25 +265,57 @@ def candidates(record: Record) -> Table:
                 each["label"],
                 percent(number(each.get("removed"))),
                 count(each.get("parameters")),
-                ratio_text(compared),
-                percent(number(each.get("direction"))),
-                percent(number(each.get("free_direction"))),
+                compared_text(compared),
+                *_validated(record, each),
                 count(each.get("diverged")),
                 (compared or {}).get("verdict") or NOTHING,
                 "chosen" if each["label"] == record.get("chosen") else "",
             )
         )
+    accuracy = words(record).metric == "accuracy"
+    against = f"{'Accuracy − full, points' if accuracy else 'Error ÷ full'} [{level(record)} interval]"
     head = (
-        "Candidate", "Units removed", "Parameters", f"Error ÷ full [{level(record)} interval]", "Direction, one step",
-        "Direction, free running", "Diverged", "Verdict", "",
-    )  # fmt: skip
+        "Candidate",
+        "Units removed",
+        "Parameters",
+        against,
+        *(name for _, name in words(record).beside),
+        "Diverged",
+        "Verdict",
+        "",
+    )
     return Table(
         head, tuple(rows), strong=tuple(i for i, each in enumerate(found) if each["label"] == record.get("chosen"))
     )
 
 
+def _validated(record: Record, candidate: Mapping[str, Any]) -> tuple[str, ...]:
+    """What validation data say of a candidate beside the comparison."""
+    return tuple(
+        (significant if key == "r2" else percent)(number(candidate.get(key))) for key, _ in words(record).beside
+    )
+
+
+def folds(record: Record) -> Table:
+    """Number of rows of a table in every fold, and the test results there (mean over seeds)."""
+    pair, metric = ("full", subject(record)), f"test.{words(record).metric}"
+    found = [by_block(record, arm, metric) for arm in pair]
+    shown, average = (percent, mean) if metric == "test.accuracy" else (significant, geometric_mean)
+    rows = []
+    for each in record.get("blocks") or ():
+        sizes = tuple(count(each.get(part)) for part in ("train", "validation", "test"))
+        rows.append((str(each["block"]), *sizes, *(shown(average(arm.get(each["block"], []))) for arm in found)))
+    heading = words(record).heading
+    head = ("Fold", "Training rows", "Validation rows", "Test rows", f"{heading}, full", f"{heading}, smaller")
+    if pair[1] == "full":
+        return Table(head[:5], tuple(row[:5] for row in rows))
+    return Table(head, tuple(rows))
+
+
 def blocks(record: Record) -> Table:
-    """Rows of the series in every block, and the test errors there (geometric mean over seeds)."""
+    """Rows of the series in every block, and the test errors there (geometric mean over seeds); see `folds`."""
+    if words(record).data == "table":
+        return folds(record)
     pair = ("full", subject(record))
     errors = [by_block(record, arm, "test.nrmse") for arm in pair]
     rows = []
@@ -235,9 +337,11 @@ def settings(record: Record) -> Table:
     """Everything that was set, the protocol, the versions and the time it took."""
     data = record.get("data") or {}
     parts: dict[str, Any] = {
-        "series": data.get("name"),
-        "series length": data.get("length"),
+        words(record).data: data.get("name"),
+        f"{words(record).data} length": data.get("length"),
         "columns": data.get("columns"),
+        "inputs": data.get("inputs"),
+        "classes": data.get("classes") or None,
         "Lyapunov exponent a step": data.get("lyapunov"),
         **(record.get("settings") or {}),
         "pared version": record.get("pared"),
