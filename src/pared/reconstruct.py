@@ -5,13 +5,13 @@ Every function leaves the model as it is and returns a copy. Biases and normalis
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pared.criteria.belsley import flat_weights, laplace_factor, surgeon_path
+from pared.criteria.belsley import flat_weights, laplace_factor, surgeon_rounds
 from pared.criteria.layerwise import refitted, sparsegpt
 from pared.criteria.nettrim import net_trim_layer
+from pared.criteria.removal import Array
 from pared.criteria.sparse import hard_thresholding, on_support
 from pared.masks import Sparse, mask_weights
 from pared.signals import Layout, plain_parameters, prunable
@@ -41,20 +41,19 @@ def surgeon(
     Source: Hassibi & Stork (1992); for a share above 0, this project.
     """
     _check(ratio)
-    layout, gone, current = prunable(model), round(ratio * prunable(model).size), model
-    live = np.arange(layout.size)
-    for step in range(1, rounds + 1):
-        count = round(gone * step / rounds) - (layout.size - len(live))
-        if count:
-            own = laplace_factor(current, batch, loss, prior)[:, live]
-            mean = flat_weights(current)
-            order, mean[live] = surgeon_path(mean[live], own.T @ own, share, count)
-            live = np.sort(live[order[count:]])
-            current = _with(model, layout.named(torch.from_numpy(mean)))
+    layout = prunable(model)
+
+    def factor_at(weights: Array) -> Array:
+        at = _with(model, layout.named(torch.from_numpy(weights)))
+        return laplace_factor(at, batch, loss, prior)
+
+    gone = round(ratio * layout.size)
+    counts = [round(gone * step / rounds) for step in range(1, rounds + 1)]
+    *_, (mean, live) = surgeon_rounds(flat_weights(model), factor_at, counts, share)
     stays = torch.zeros(layout.size, dtype=torch.bool)
     stays[torch.from_numpy(live)] = True
     masks = layout.named(stays)
-    return Sparse(mask_weights(current, masks), masks)
+    return Sparse(mask_weights(_with(model, layout.named(torch.from_numpy(mean))), masks), masks)
 
 
 def refit_weights(

@@ -1,5 +1,6 @@
 """Relevance by collinearity: which weights the posterior cannot tell apart (Grabovoy, Bakhteev & Strijov, 2019)."""
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -180,6 +181,24 @@ def surgeon_path(mean: Array, precision: Array, share: float = 0.1, count: int |
     shifted = np.zeros(len(mean))
     shifted[left] = own
     return np.array([*order, *left]), shifted
+
+
+def surgeon_rounds(
+    mean: Array, factor_at: Callable[[Array], Array], counts: Sequence[int], share: float = 0.1
+) -> Iterator[tuple[Array, Array]]:
+    """`surgeon_path` in rounds, the posterior precision F'F, F = `factor_at`(mean), taken anew before each.
+
+    `counts`: how many weights are gone after each round, not falling. Yields (mean (n,), zero where weights went; the
+    indices that are left). Cost: a factor and an inverse of what is left a round, O(n^2) a removal.
+    """
+    current, left = mean.copy(), np.arange(len(mean))
+    for count in counts:
+        going = count - (len(mean) - len(left))
+        if going:
+            own = factor_at(current)[:, left]
+            order, current[left] = surgeon_path(current[left], own.T @ own, share, going)
+            left = np.sort(left[order[going:]])
+        yield current.copy(), left
 
 
 def _without(matrix: Array, index: int) -> Array:

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from pared.replicate.junk_neuron.findings import notes, regime
-from pared.replicate.junk_neuron.folder import REPORT, RESULTS, Settings, finished, open_folder, settings, work, write
+from pared.replicate.junk_neuron.folder import Settings, finished, open_folder, settings, work
 from pared.replicate.junk_neuron.page import write_page
 from pared.replicate.junk_neuron.protocol import BUDGETS
 from pared.replicate.junk_neuron.published import SYSTEMS
 from pared.replicate.junk_neuron.record import build
+from pared.replicate.parts import REPORT, RESULTS, write
 
 __all__ = ["BUDGETS", "SYSTEMS", "Settings", "open_folder", "report", "settings", "work"]
 
