@@ -59,7 +59,7 @@ def _unit(name: str) -> str:
 
 def quality(name: str, problem: Mapping[str, Any]) -> Drawing:
     """Figures 2, 4, 6: the measure against what is removed."""
-    figure, (ours, paper) = canvas(1, 2, height=3.6, sharey=not name.endswith("printed"))
+    figure, (ours, paper) = canvas(1, 2, height=4.0, sharey=not name.endswith("printed"))
     for way, colour in COLOURS.items():
         found = problem["ways"][way]["quality"]
         ours.plot(LEVELS, found["value"], color=colour, label=NAMES[way])
@@ -72,7 +72,7 @@ def quality(name: str, problem: Mapping[str, Any]) -> Drawing:
     _bounded(ours, [problem["ways"][way]["quality"]["value"] for way in COLOURS], name)
     ours.set(title=f"ours, {problem['seeds']} seeds", xlabel="weights removed, %", ylabel=_unit(name))
     paper.set(title="paper, one run", xlabel="weights removed, %")
-    ours.legend(fontsize=7.5)
+    figure.legend(*ours.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
     caption = (
         f"The paper’s figure {FIGURES[name][0]}, digitised, beside ours: mean over seeds with a 95 % interval. Dotted: "
         "the margin." + ("" if PROBLEMS[name].task == "classes" else " Errors far beyond the whole network’s are cut.")
@@ -101,7 +101,7 @@ def _bounded(axes: Axes, curves: list[list[float]], name: str) -> None:
 
 def noise(name: str, problem: Mapping[str, Any]) -> Drawing:
     """Figures 3, 5, 7 as lines: spread of the measure at one noise level."""
-    figure, (ours, paper) = canvas(1, 2, height=3.2)
+    figure, (ours, paper) = canvas(1, 2, height=3.6)
     for way, colour in COLOURS.items():
         ours.plot(LEVELS, problem["ways"][way]["noise"]["value"], color=colour, label=NAMES[way])
     for method in METHODS:
@@ -109,7 +109,7 @@ def noise(name: str, problem: Mapping[str, Any]) -> Drawing:
     level = NOISE[problem["noise level"]]
     ours.set(title=f"ours, noise {level:.2f}", xlabel="weights removed, %", ylabel=f"sd of the {_unit(name)}")
     paper.set(title="paper", xlabel="weights removed, %")
-    ours.legend(fontsize=7.5)
+    figure.legend(*ours.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
     caption = (
         "Standard deviation of the measure over draws of noise on the inputs. The paper does not say at which level "
         f"its lines are drawn; ours are at {level:.2f} of an input’s deviation, where the whole network comes closest "
