@@ -2,11 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 
+from pared.data import Series
 from pared.evaluation import compare
 from pared.findings import finding, notes, ratio_text
 from pared.outcomes import Candidate, Evidence, Outcome
+from pared.run import job
 from pared.selection import Ratio
 from pared.settings import RunConfig
 
@@ -92,3 +95,10 @@ def test_a_run_keeps_the_best_epoch_and_warms_up_before_the_cut_only():
     assert config.training.schedule(0) == pytest.approx(0.1)
     assert config.refitting.schedule(0) == 1
     assert config.refitting.epochs == 10
+
+
+@pytest.mark.parametrize(("length", "told"), [(50_000, False), (3000, True)])
+def test_a_choice_that_looks_at_rows_that_are_tested_on_is_told(length, told):
+    values = np.sin(np.arange(length) ** 1.3)[:, None]
+    remarks = job(Series("wave", values, ("value",), 2, "values", None, "a test"), RunConfig()).remarks
+    assert any("validation rows of the next block" in remark for remark in remarks) == told

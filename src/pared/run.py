@@ -58,6 +58,18 @@ def job(series: Series, config: RunConfig) -> Job[Split]:
             "run": asdict(config) | {"window": split.train.x.shape[1]},
             "scaler": asdict(split.scaler),
         },
+        remarks=_remarks(splits),
+    )
+
+
+def _remarks(splits: Sequence[Split]) -> tuple[str, ...]:
+    """Says so where blocks lie so close that the choice of the size looks at rows that are tested on."""
+    seen = {row for split in splits for row in range(*split.spans["validation"])}
+    if seen.isdisjoint(row for split in splits for row in range(*split.spans["test"])):
+        return ()
+    return (
+        "The series is short: a block's test rows are validation rows of the next block, on which the size was chosen, "
+        "too; the comparisons may flatter the smaller network a little.",
     )
 
 
