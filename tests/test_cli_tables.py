@@ -14,18 +14,18 @@ import pytest
 import torch
 
 from commands import assert_refused, files, pared, write_csv
-from pared import store
+from pared import run_table, store
 from pared.data import read_table
 from pared.data.folds import folds
+from pared.job import investigation, partial_record
 from pared.models import MLP
 from pared.report import page
+from pared.settings import TableConfig
 from pared.surgery import load
+from pared.types import DataError
 
 QUICK = ("--quick", "--epochs", "3", "--hidden", "6,4", "--ratios", "0.3", "--jobs", "1")
 TASKS = {"kind": "classification", "price": "regression"}
-SLOW = pytest.param("kind", "classification", marks=pytest.mark.slow)
-EITHER = [SLOW, ("price", "regression")]
-EACH = [pytest.param("classification", marks=pytest.mark.slow), "regression"]
 LEFT = {"report.html", "outcomes.json", "plan.json", "model.safetensors", "config.toml"}
 
 
@@ -64,6 +64,21 @@ def runs(home):
     return run
 
 
+@pytest.mark.parametrize(("column", "task"), TASKS.items())
+def test_a_table_becomes_a_study(home, column, task):
+    table = read_table(home / "t.csv", column, ("a", "b", "colour"))
+    job = run_table.job(table, TableConfig(task, hidden=(6, 4)))
+    study = investigation(job, 1, lambda stage, done, total: None)
+    assert [group.name for group in study.structure] == ["layers.0", "layers.2"]
+    widths = [layer.out_features for layer in job.build(0, {"layers.0": 2}).layers[::2]]
+    assert widths == [2, 4, 3 if table.encoding.classes else 1]
+    record = partial_record(job, study.finished())
+    assert record["settings"]["margin"] == {"classification": 0.01, "regression": 0.05}[task]
+    assert page(json.loads(json.dumps(record))).count("Not drawn: ") == 4
+    with pytest.raises(DataError, match=f"is a table for {task}"):
+        run_table.job(table, TableConfig(next(each for each in TASKS.values() if each != task)))
+
+
 def record_of(folder: Path):
     return json.loads((folder / "outcomes.json").read_text(encoding="utf-8"))
 
@@ -72,7 +87,8 @@ def printed(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(StringIO(text)))
 
 
-@pytest.mark.parametrize("task", EACH)
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS.values())
 def test_a_run_leaves_its_five_files_and_says_what_it_found(runs, task):
     result, folder = runs(task)
     assert {path.name for path in folder.iterdir()} == LEFT
@@ -93,7 +109,8 @@ def test_a_run_leaves_its_five_files_and_says_what_it_found(runs, task):
     assert record["blocks"][0] == {"block": 0, "train": 80, "validation": 8, "test": 8}
 
 
-@pytest.mark.parametrize("task", EACH)
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS.values())
 def test_the_scale_of_the_comparison_is_the_tasks(runs, task):
     record = record_of(runs(task)[1])
     scales = {found["scale"] for found in record["comparisons"].values()}
@@ -123,7 +140,8 @@ def by_hand(folder: Path, path: Path) -> list[float | str]:
     return [value * scaler["scale"][0] + scaler["shift"][0] for value in outputs[:, 0].double().tolist()]
 
 
-@pytest.mark.parametrize(("column", "task"), EITHER)
+@pytest.mark.slow
+@pytest.mark.parametrize(("column", "task"), TASKS.items())
 def test_predict_is_the_saved_network_bit_for_bit(home, runs, column, task):
     folder = runs(task)[1]
     result = pared("predict", folder, home / "t.csv")
@@ -136,7 +154,8 @@ def test_predict_is_the_saved_network_bit_for_bit(home, runs, column, task):
     assert [kind(row["predicted"]) for row in rows] == by_hand(folder, home / "t.csv")
 
 
-@pytest.mark.parametrize(("column", "task"), EITHER)
+@pytest.mark.slow
+@pytest.mark.parametrize(("column", "task"), TASKS.items())
 def test_test_rows_are_predicted_as_the_run_did(home, runs, column, task):
     folder = runs(task)[1]
     record = record_of(folder)
