@@ -10,6 +10,7 @@ from pared.evaluation import Comparison, compare
 from pared.export import SizeTable, compare_sizes, quantise, to_onnx
 from pared.gradual import Steps, gradual
 from pared.lean import Lean, fit_watching_layers, shed_layers
+from pared.lowrank import LowRank, low_rank
 from pared.masks import Sparse, adapt_dropout, density, mask_weights, select_weights
 from pared.merging import merge
 from pared.models import MLP, Forecaster
@@ -55,6 +56,7 @@ __all__ = [
     "Forecaster",
     "Group",
     "Lean",
+    "LowRank",
     "Masks",
     "Outcome",
     "Plan",
@@ -94,6 +96,7 @@ __all__ = [
     "gradual",
     "insert",
     "load",
+    "low_rank",
     "mask",
     "mask_weights",
     "merge",
