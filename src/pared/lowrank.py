@@ -141,7 +141,7 @@ def factorable(model: nn.Module) -> dict[str, nn.Linear]:
 
 
 def _shared(layers: Mapping[str, nn.Linear], spectra: Mapping[str, Spectrum], share: float) -> dict[str, int]:
-    """Ranks for a share: a direction stays if its part of its layer's energy, a weight it costs, is over a threshold."""
+    """Ranks for a share: a direction stays if its part of the layer's energy, per weight, is over a threshold."""
     if not 0 < share < 1:
         raise ValueError(f"a share lies between 0 and 1 (0.5 leaves half of the weights), got {share}")
     limit = share * sum(layer.weight.numel() for layer in layers.values())

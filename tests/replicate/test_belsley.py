@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from commands import assert_refused, pared
 from pared.criteria.belsley import surgeon_path, surgeon_rounds
 from pared.replicate import belsley, parts
-from pared.replicate.belsley import findings, page, record, tables, toy
-from pared.replicate.belsley import settings as of_settings
+from pared.replicate.belsley import findings, folder, page, record, tables, toy
 from pared.replicate.belsley.analysis import Sample, difference, removable
+from pared.replicate.belsley.folder import Settings, finished, settings, work
 from pared.replicate.belsley.measures import NOISE, quality, surface
 from pared.replicate.belsley.paths import VARIANTS, WAYS, Removals, dropped
 from pared.replicate.belsley.protocol import LEVELS, PROBLEMS, Subject, network, subject, table
 from pared.replicate.belsley.published import PAPER
-from pared.replicate.belsley.settings import Settings, finished, settings, work
 from pared.replicate.belsley.tasks import Task, run
 from pared.types import Batch, DataError
 
@@ -202,12 +201,12 @@ def test_a_stopped_study_goes_on_and_finds_the_same(tmp_path, monkeypatch):
         return run(task)
 
     parts.open_folder(tmp_path / "study", wanted.as_dict())
-    monkeypatch.setattr(of_settings, "run", stopping)
+    monkeypatch.setattr(folder, "run", stopping)
     with pytest.raises(KeyboardInterrupt):
         work(tmp_path / "study", wanted, 1)
     said = belsley.report(tmp_path / "study", wanted)
     assert any("Unfinished: 1 of 2" in line for line in said)
-    monkeypatch.setattr(of_settings, "run", run)
+    monkeypatch.setattr(folder, "run", run)
     work(tmp_path / "study", wanted, 1)
     found = finished(tmp_path / "study", wanted)
     again = run(Task(wanted.problems[0], 0, 3))

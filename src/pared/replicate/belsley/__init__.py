@@ -4,10 +4,10 @@ from pathlib import Path
 
 from pared.replicate import parts
 from pared.replicate.belsley.findings import notes, sentences
+from pared.replicate.belsley.folder import Settings, finished, settings, work
 from pared.replicate.belsley.page import write_page
 from pared.replicate.belsley.protocol import PROBLEMS
 from pared.replicate.belsley.record import build
-from pared.replicate.belsley.settings import Settings, finished, settings, work
 
 __all__ = ["PROBLEMS", "Settings", "report", "settings", "work"]
 

@@ -8,8 +8,8 @@ import numpy as np
 from scipy import stats
 
 from pared.evaluation import compare
+from pared.replicate.belsley.folder import Results
 from pared.replicate.belsley.protocol import LEVELS, Array, Problem
-from pared.replicate.belsley.settings import Results
 
 Measure = Literal["kept", "spread", "distortion"]
 

@@ -18,9 +18,9 @@ from pared.replicate.belsley.analysis import (
     samples,
     surface,
 )
+from pared.replicate.belsley.folder import FORMAT, Results, Settings
 from pared.replicate.belsley.paths import CHOSEN, OURS, WAYS
 from pared.replicate.belsley.published import METHODS, PAPER
-from pared.replicate.belsley.settings import FORMAT, Results, Settings
 
 MEASURES: tuple[Measure, ...] = ("kept", "spread", "distortion")
 
