@@ -16,7 +16,7 @@ from pared.replicate.belsley import findings, folder, page, record, tables, toy
 from pared.replicate.belsley.analysis import Sample, difference, removable
 from pared.replicate.belsley.folder import Settings, finished, settings, work
 from pared.replicate.belsley.measures import NOISE, quality, surface
-from pared.replicate.belsley.paths import VARIANTS, WAYS, Removals, dropped
+from pared.replicate.belsley.paths import VARIANTS, WAYS, Removals, dropped, obd_signed
 from pared.replicate.belsley.protocol import LEVELS, PROBLEMS, Subject, network, subject, table
 from pared.replicate.belsley.published import PAPER
 from pared.replicate.belsley.tasks import Task, run
@@ -103,13 +103,27 @@ def test_ways_remove_as_many_as_they_say_one_within_the_next():
         assert (zero[:-1] <= zero[1:]).all()
 
 
+def test_an_order_is_followed_from_its_beginning():
+    removals = Removals(small("classes"), seed=0)
+    rows = dropped(removals, np.arange(21)[::-1])[[0, 5, 50]]
+    assert [np.flatnonzero(row == 0).tolist() for row in rows] == [[], [19, 20], list(range(21))]
+
+
 def test_signed_saliencies_let_what_curves_downwards_go_first():
     found = small("classes")
-    removals = Removals(found, seed=0)
-    order = np.arange(21)[::-1]
-    assert [np.flatnonzero(row == 0).tolist() for row in dropped(removals, order)[[0, 5, 50]]] == [
-        [], [19, 20], list(range(21)),
-    ]  # fmt: skip
+    weights = torch.cat([p.detach().flatten() for p in found.model.parameters()])
+
+    def loss(flat):
+        first, last = flat[:12].reshape(3, 4), flat[12:].reshape(3, 3)
+        return torch.nn.functional.cross_entropy(torch.tanh(found.train.x.double() @ first.T) @ last.T, found.train.y)
+
+    saliency = torch.autograd.functional.hessian(loss, weights).diagonal() * weights.square()
+    assert float(saliency.min()) < 0
+    rows = obd_signed(Removals(found, seed=0))
+    for count in (2, 6, 12):
+        row = next(row for row in rows if (row == 0).sum() >= count)
+        gone = np.flatnonzero(row == 0)
+        assert set(gone) == set(saliency.argsort()[: len(gone)].tolist())
 
 
 def test_rounds_of_one_posterior_are_one_path():
