@@ -11,7 +11,7 @@ from pared.evaluation import compare
 from pared.replicate.belsley.folder import Results
 from pared.replicate.belsley.protocol import LEVELS, Array, Problem
 
-Measure = Literal["kept", "spread", "distortion"]
+Measure = Literal["kept", "path", "spread", "distortion"]
 
 UP_TO = {"spread": 80, "distortion": 50}
 """Per cent removed up to which noise is averaged; beyond, networks become constant, which no noise moves."""
@@ -29,7 +29,9 @@ class Sample:
         return np.array([result["ways"][way][kind] for result in self.results], dtype=float)
 
     def each(self, way: str, measure: Measure) -> Array:
-        """(seeds,): the share that can go, or noise averaged over levels of removal and of noise."""
+        """(seeds,): the share that can go, quality averaged over the path, or noise over removal and noise levels."""
+        if measure == "path":
+            return np.asarray(self.values(way, "quality").mean(axis=1))
         if measure == "kept":
             return np.array([removable(self.problem, row) for row in self.values(way, "quality")], dtype=float)
         rows = [place for place, level in enumerate(LEVELS) if level <= UP_TO[measure]]

@@ -22,7 +22,7 @@ from pared.replicate.belsley.folder import FORMAT, Results, Settings
 from pared.replicate.belsley.paths import CHOSEN, OURS, WAYS
 from pared.replicate.belsley.published import METHODS, PAPER
 
-MEASURES: tuple[Measure, ...] = ("kept", "spread", "distortion")
+MEASURES: tuple[Measure, ...] = ("kept", "path", "spread", "distortion")
 
 
 def build(results: Results, settings: Settings) -> dict[str, Any]:
@@ -65,6 +65,7 @@ def _problem(sample: Sample) -> dict[str, Any]:
         "paper": {
             "start": published["random"][0],
             "kept": {method: removable(problem, published[method]) for method in METHODS},
+            "path": {method: float(np.mean(published[method])) for method in METHODS},
             "noise": {method: _averaged(PAPER.noise[problem.figure][method]) for method in METHODS},
         },
     }
@@ -83,5 +84,5 @@ def _way(sample: Sample, way: str, place: int) -> dict[str, Any]:
         "noise": bands(spread[:, :, place]),
         "spread": surface(spread),
         "distortion": surface(sample.values(way, "distortion")),
-        "averaged": {measure: interval(sample.each(way, measure)) for measure in ("spread", "distortion")},
+        "averaged": {measure: interval(sample.each(way, measure)) for measure in MEASURES[1:]},
     }
