@@ -4,11 +4,14 @@ import sys
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from networks import snapshot, unchanged
 from pared.surgery import StructureError, trace
 from pared.surgery.trace import _followed_without_weights
+from pared.surgery.walk import _silent_convolution
 from zoo import PROBES, probe
 
 
@@ -130,3 +133,36 @@ def test_the_branch_that_a_weight_chooses_is_the_one_that_is_followed():
     assert [group.name for group in trace(model, torch.randn(2, 3))] == ["a", "b"]
     nn.init.zeros_(model.a.weight)
     assert [group.name for group in trace(model, torch.randn(2, 3))] == ["a"]
+
+
+CONVOLUTIONS = st.builds(
+    lambda kind, outs, groups, kernel, stride, padding, dilation: kind(
+        2 * groups, outs * groups, kernel, 1 if padding == "same" else stride, padding, dilation, groups
+    ),
+    st.sampled_from([nn.Conv1d, nn.Conv2d, nn.Conv3d]),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.sampled_from([0, 1, 2, "same", "valid"]),
+    st.integers(1, 2),
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(CONVOLUTIONS, st.integers(1, 7), st.integers(0, 2))
+def test_a_silent_convolution_is_shaped_as_a_real_one(module, size, more):
+    """Also where the kernel does not fit, or x has other channels: then the real one speaks."""
+    x = torch.ones(2, module.in_channels + (more == 2), *(size + k for k in range(len(module.kernel_size))))
+    for weight in module.parameters():
+        nn.init.zeros_(weight)
+    found = _silent_convolution(module, x)
+    try:
+        expected = module(x)
+    except RuntimeError:
+        assert found is None
+    else:
+        assert found is not None
+        assert torch.equal(found, expected)
+        assert found.dtype == expected.dtype
+    assert _silent_convolution(module, x.double()) is None

@@ -18,7 +18,7 @@ from pared.surgery.rules.layouts import unlabelled
 from pared.surgery.slices import StructureError
 from pared.surgery.structure import Structure
 from pared.surgery.units import structure_of
-from pared.surgery.walk import Walk, kind_of, protect
+from pared.surgery.walk import HollowWalk, Walk, kind_of, protect
 
 
 def trace(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Structure:
@@ -65,7 +65,9 @@ def _followed(model: nn.Module, inputs: Sequence[Tensor]) -> Structure:
         graph = graph_of(private)
     except Exception as error:  # fx passes on whatever the user's forward raises when it is run with symbols
         return trace_exported(private, inputs, error)
-    return _walked(private, graph, inputs)
+    atoms = Atoms(private)
+    Walk(private, atoms, graph).run(*inputs)
+    return structure_of(atoms)
 
 
 def _followed_without_weights(model: nn.Module, inputs: Sequence[Tensor]) -> Structure | None:
@@ -82,7 +84,9 @@ def _followed_without_weights(model: nn.Module, inputs: Sequence[Tensor]) -> Str
         if any(_is_hollow(hollow, str(node.target)) for node in graph.nodes if node.op == "get_attr"):
             return None
         replace_all(hollow, blanks(weights))
-        return _walked(hollow, graph, inputs)
+        atoms = Atoms(hollow)
+        HollowWalk(hollow, atoms, graph).run(*inputs)
+        return structure_of(atoms)
     except Exception:  # whatever it is, the model with its weights shows it and has the better words for it
         return None
 
@@ -91,12 +95,6 @@ def _is_hollow(model: nn.Module, name: str) -> bool:
     """Whether a graph asks for a tensor that has no values."""
     value = operator.attrgetter(name)(model)
     return isinstance(value, Tensor) and value.is_meta
-
-
-def _walked(model: nn.Module, graph: fx.Graph, inputs: Sequence[Tensor]) -> Structure:
-    atoms = Atoms(model)
-    Walk(model, atoms, graph).run(*inputs)
-    return structure_of(atoms)
 
 
 def graph_of(model: nn.Module) -> fx.Graph:

@@ -249,3 +249,30 @@ def protect(atoms: Atoms, layout: Any, value: Any) -> None:
 def kind_of(module: nn.Module) -> type[nn.Module]:
     """A module's class, as it was before its weights were parametrised."""
     return parametrize.type_before_parametrizations(module)
+
+
+class HollowWalk(Walk):
+    """A walk through layers of zeros: what a convolution gives is known without its products."""
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        module = self.fetch_attr(target)
+        silent = None if len(args) != 1 or kwargs else _silent_convolution(module, args[0])
+        return super().call_module(target, args, kwargs) if silent is None else silent
+
+
+def _silent_convolution(module: Any, x: Any) -> Tensor | None:
+    """What a convolution of zeros makes of x; None for any other module, and for an x that it may not take."""
+    if type(module) not in (nn.Conv1d, nn.Conv2d, nn.Conv3d) or not isinstance(x, Tensor):
+        return None
+    weight, axes = module.weight, len(module.kernel_size)
+    if (x.dtype, x.device, x.dim()) != (weight.dtype, weight.device, axes + 2) or x.shape[1] != module.in_channels:
+        return None
+    sizes = []
+    for axis, (size, kernel) in enumerate(zip(x.shape[2:], module.kernel_size, strict=True)):
+        reach = module.dilation[axis] * (kernel - 1)
+        if isinstance(module.padding, str):
+            padded = size + (reach if module.padding == "same" else 0)
+        else:
+            padded = size + 2 * module.padding[axis]
+        sizes.append((padded - reach - 1) // module.stride[axis] + 1)
+    return x.new_zeros((len(x), module.out_channels, *sizes)) if min(sizes) > 0 else None
