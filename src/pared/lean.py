@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import mse_loss
 
 from pared import criteria
-from pared.data.batches import suited_batch
+from pared.data.batches import evenly, suited_batch
 from pared.surgery import Plan, StructureError, drop_layer
 from pared.training.fit import Fit, TrainConfig, TrainingData, evaluate_loss, fit
 from pared.types import Batch, Criterion, Loss, Schedule, Scores
@@ -48,7 +48,7 @@ def fit_watching_layers(
     Returns the fit, whose curves are those of all epochs, and the running means. Cost: the training and
     epochs / every scorings. Raises what the criterion and `fit` raise.
     """
-    probe = _probe(split)
+    probe = evenly(split.train, PROBE)
     now: Fit | None = None
     curves: dict[str, tuple[float, ...]] = {"train": (), "validation": ()}
     means: Scores = {}
@@ -102,7 +102,7 @@ def shed_layers(
     if not len(split.validation.x):
         raise ValueError("layers are dropped by the validation error, and there are no validation data")
     error = measure or (lambda model, batch: evaluate_loss(model, batch, loss))
-    bound, probe = limit(error(full.model, split.validation)), _probe(split)
+    bound, probe = limit(error(full.model, split.validation)), evenly(split.train, PROBE)
     now, plan, gone, errors = full, Plan({}), list[str](), list[float]()
     while True:
         try:
@@ -120,10 +120,3 @@ def shed_layers(
         gone.append(name)
         errors.append(error(now.model, split.validation))
     return Lean(now, plan, tuple(gone), tuple(errors))
-
-
-def _probe(split: TrainingData) -> Batch:
-    """Training examples spread evenly over the split."""
-    count = len(split.train.x)
-    index = torch.linspace(0, count - 1, min(count, PROBE)).long()
-    return Batch(split.train.x[index], split.train.y[index])

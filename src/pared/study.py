@@ -14,7 +14,7 @@ from torch.nn.functional import mse_loss
 from pared import criteria, evaluation
 from pared.compensate import compensate as repair
 from pared.data import Block, first_batch
-from pared.data.batches import example, suited_batch
+from pared.data.batches import evenly, example, suited_batch
 from pared.evaluation import FORECASTING, Task
 from pared.outcomes import (
     CONTROLS,
@@ -287,9 +287,7 @@ def member_seed(block: int, seed: int) -> int:
 
 def scoring_batch(split: Block) -> Batch:
     """Training examples spread evenly over the block, for criteria and repair."""
-    count = len(split.train.x)
-    index = torch.linspace(0, count - 1, min(count, SCORING_SAMPLES)).long()
-    return Batch(split.train.x[index], split.train.y[index])
+    return evenly(split.train, SCORING_SAMPLES)
 
 
 def same_counts(plan: Plan, scores: Mapping[str, torch.Tensor], structure: Structure) -> Plan:

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from pared.data.batches import suited_batch
+from pared.data.batches import even_places, suited_batch
 from pared.moments import ridge_regression
 from pared.signals import forked, module_calls, module_inputs, plain_parameters, private, tensor_of
 from pared.surgery import StructureError, drop_layer
@@ -85,7 +85,7 @@ def cka(model: nn.Module, batch: Batch, loss: Loss) -> Scores:
     Cost: two forward passes a layer, O(rows^2 d) over at most 2,048 rows.
     Source: Kornblith et al. (2019); Nguyen, Raghu & Kornblith (2021) for the estimator of Song et al. (2012).
     """
-    return _of_rows(model, batch, lambda seen: 1 - unbiased_cka(_spread(seen[0].x), _spread(seen[0].y)))
+    return _of_rows(model, batch, lambda seen: 1 - unbiased_cka(*_at_most_rows(seen[0].x, seen[0].y)))
 
 
 def unbiased_cka(x: Tensor, y: Tensor) -> Tensor:
@@ -210,7 +210,6 @@ def _seen(model: nn.Module, name: str, x: Tensor) -> list[_Seen]:
     return [_Seen(new[path].double(), old[path].double(), weights[weight].double()) for weight, path in paths.items()]
 
 
-def _spread(rows: Tensor) -> Tensor:
-    """At most `ROWS` rows, evenly spread."""
-    index = torch.linspace(0, len(rows) - 1, min(len(rows), ROWS)).long()
-    return rows[index.to(rows.device)]
+def _at_most_rows(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    places = even_places(len(x), ROWS).to(x.device)
+    return x[places], y[places]

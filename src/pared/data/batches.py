@@ -120,3 +120,14 @@ def _shown(data: object) -> str:
     if isinstance(data, tuple | list):
         return f"a {type(data).__name__} of {', '.join(type(part).__name__ for part in data) or 'nothing'}"
     return f"{type(data).__module__}.{type(data).__qualname__}".removeprefix("builtins.")
+
+
+def evenly(batch: Batch, most: int) -> Batch:
+    """At most so many examples, spread evenly over the batch."""
+    index = even_places(len(batch.x), most)
+    return Batch(batch.x[index], batch.y[index])
+
+
+def even_places(count: int, most: int) -> Tensor:
+    """At most `most` of the numbers 0 to `count` - 1, evenly spread."""
+    return torch.linspace(0, count - 1, min(count, most)).long()

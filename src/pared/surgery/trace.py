@@ -65,9 +65,7 @@ def _followed(model: nn.Module, inputs: Sequence[Tensor]) -> Structure:
         graph = graph_of(private)
     except Exception as error:  # fx passes on whatever the user's forward raises when it is run with symbols
         return trace_exported(private, inputs, error)
-    atoms = Atoms(private)
-    Walk(private, atoms, graph).run(*inputs)
-    return structure_of(atoms)
+    return _walked(Walk, private, graph, inputs)
 
 
 def _followed_without_weights(model: nn.Module, inputs: Sequence[Tensor]) -> Structure | None:
@@ -84,9 +82,7 @@ def _followed_without_weights(model: nn.Module, inputs: Sequence[Tensor]) -> Str
         if any(_is_hollow(hollow, str(node.target)) for node in graph.nodes if node.op == "get_attr"):
             return None
         replace_all(hollow, blanks(weights))
-        atoms = Atoms(hollow)
-        HollowWalk(hollow, atoms, graph).run(*inputs)
-        return structure_of(atoms)
+        return _walked(HollowWalk, hollow, graph, inputs)
     except Exception:  # whatever it is, the model with its weights shows it and has the better words for it
         return None
 
@@ -95,6 +91,12 @@ def _is_hollow(model: nn.Module, name: str) -> bool:
     """Whether a graph asks for a tensor that has no values."""
     value = operator.attrgetter(name)(model)
     return isinstance(value, Tensor) and value.is_meta
+
+
+def _walked(walk: type[Walk], model: nn.Module, graph: fx.Graph, inputs: Sequence[Tensor]) -> Structure:
+    atoms = Atoms(model)
+    walk(model, atoms, graph).run(*inputs)
+    return structure_of(atoms)
 
 
 def graph_of(model: nn.Module) -> fx.Graph:
