@@ -30,6 +30,10 @@ network and whatever leaves it keeps its size.
 
 Models are followed by torch.fx. Where that cannot (control flow on shapes, loops over a length) torch.export does, and
 each group that it finds is tried out before it is offered. Control flow on values is refused by both.
+
+Zeros that pruning of weights leaves may make units useless. `shed_dead_units` cuts those that nothing reads, and those
+that no input reaches once the biases of their readers have taken over what they add: the outputs stay what they are.
+`dead_units` says which constants cannot move (past zero padding, into a layer without a bias, through a recurrence).
 """
 
 EXAMPLE = """## An example

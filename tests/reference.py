@@ -211,3 +211,24 @@ def repaired_convolution(weight, bias, values, kept, lost, ridge: float):
                 for d, gone in enumerate(lost):
                     new_bias[o] += weight[(o, gone, *place)] * shift[d]
     return new, new_bias
+
+
+def surviving_units(layers):
+    """Units that stay in a dense network of (weight, bias) pairs, a set for each hidden layer.
+
+    A unit goes when no unit that stays, or output, reads it, or when it is a constant: all that it reads is.
+    """
+    constant = [set() for _ in layers]
+    for k, (weight, _) in enumerate(layers[:-1]):
+        for j in range(len(weight)):
+            reads = [i for i in range(weight.shape[1]) if weight[j, i] != 0]
+            if all(k > 0 and i in constant[k - 1] for i in reads):
+                constant[k].add(j)
+    alive = [set() for _ in layers]
+    alive[-1] = set(range(len(layers[-1][0])))
+    for k in range(len(layers) - 2, -1, -1):
+        above = layers[k + 1][0]
+        for j in range(above.shape[1]):
+            if j not in constant[k] and any(above[i, j] != 0 for i in alive[k + 1]):
+                alive[k].add(j)
+    return alive[:-1]

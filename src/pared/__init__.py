@@ -6,6 +6,7 @@ The public names, in the order in which data flow through them.
 from pared import criteria, data, evaluation, models, reconstruct
 from pared.compensate import compensate
 from pared.data import Series, Split
+from pared.dead import DeadUnits, dead_units, shed_dead_units
 from pared.evaluation import Comparison, compare
 from pared.export import SizeTable, compare_sizes, quantise, to_onnx
 from pared.gradual import Steps, gradual
@@ -32,6 +33,7 @@ from pared.surgery import (
     droppable,
     insert,
     load,
+    load_masks,
     mask,
     replay,
     save,
@@ -51,6 +53,7 @@ __all__ = [
     "Comparison",
     "Count",
     "DataError",
+    "DeadUnits",
     "DivergedError",
     "Fit",
     "Forecaster",
@@ -83,6 +86,7 @@ __all__ = [
     "criteria",
     "cut",
     "data",
+    "dead_units",
     "deepen",
     "density",
     "drop_layer",
@@ -96,6 +100,7 @@ __all__ = [
     "gradual",
     "insert",
     "load",
+    "load_masks",
     "low_rank",
     "mask",
     "mask_weights",
@@ -109,6 +114,7 @@ __all__ = [
     "save",
     "select",
     "select_weights",
+    "shed_dead_units",
     "shed_layers",
     "split_layers",
     "study",

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 
 from pared.evaluation.cost import Example, batch_of, inputs_of, latency, macs, median_milliseconds, parameters
+from pared.surgery.files import packed
 
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
@@ -27,7 +28,7 @@ BATCHES = (1, 256)  # what `compare_sizes` times
 class Footprint:
     """What one network costs in one engine.
 
-    `bytes` is the size of its file (safetensors for torch, ONNX for the others), `milliseconds_1` and
+    `bytes` is the size of its file (that of `save` for torch, ONNX for the others), `milliseconds_1` and
     `milliseconds_256` are medians of a batch of 1 and 256, `deviation` is the largest distance from its outputs in
     torch, as a fraction of the largest of these.
     """
@@ -117,7 +118,7 @@ def compare_sizes(
     for name, model in (("full", full), ("small", small)):
         own = parameters(model), macs(model, example)
         times = [latency(model, example, repeats, batch) for batch in BATCHES]
-        rows.append(Footprint(name, "torch", *own, len(as_safetensors(_state(model))), times[0], times[1], 0.0))
+        rows.append(Footprint(name, "torch", *own, len(as_safetensors(*packed(model))), times[0], times[1], 0.0))
         if not onnx:
             continue
         _need_extra()
@@ -136,11 +137,6 @@ Run = Callable[[tuple[Tensor, ...]], list[Any]]
 
 def _call(run: Run, inputs: tuple[Tensor, ...]) -> Callable[[], object]:
     return lambda: run(inputs)
-
-
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    """The state as `pared.save` writes it: tied weights under each of their names."""
-    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in model.state_dict().items()}
 
 
 def _missing() -> list[str]:

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from pared.selection import Count, Ratio, Threshold
-from pared.signals import plain_parameters
+from pared.signals import check_masks, plain_parameters
 from pared.surgery.edit import replace_all
 from pared.training.fit import Fit
-from pared.training.masked import check_masks
 from pared.types import Masks
 
 WeightScope = Literal["global", "layer", "row"]

@@ -14,11 +14,10 @@ from pared.criteria.nettrim import net_trim_layer
 from pared.criteria.removal import Array
 from pared.criteria.sparse import hard_thresholding, on_support
 from pared.masks import Sparse, mask_weights
-from pared.signals import Layout, plain_parameters, prunable
+from pared.signals import Layout, check_masks, plain_parameters, prunable
 from pared.signals.curvature import damped, fisher_factor, ggn_factor, gradient
 from pared.signals.layers import input_grams, layer_values
 from pared.surgery.edit import replace_all
-from pared.training.masked import check_masks
 from pared.types import Batch, Loss, Masks
 
 

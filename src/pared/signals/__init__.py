@@ -6,7 +6,7 @@ The only place with hooks. Every function works on a private copy in evaluation 
 from pared.signals.gates import Gates, gated, open_gates, reading_slices
 from pared.signals.gradients import unit_gradients
 from pared.signals.layout import CurvatureError, Layout, prunable
-from pared.signals.private import forked, plain_parameters, private, tensor_of
+from pared.signals.private import check_masks, forked, plain_parameters, private, tensor_of
 from pared.signals.readings import Reading, Watched, module_calls, module_inputs, read_values
 from pared.signals.unrolled import unrolled
 
@@ -16,6 +16,7 @@ __all__ = [
     "Layout",
     "Reading",
     "Watched",
+    "check_masks",
     "forked",
     "gated",
     "module_calls",

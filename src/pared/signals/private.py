@@ -75,6 +75,21 @@ def plain_parameters(model: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
+def check_masks(tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+    """Raises ValueError for masks of other names, shapes or types than the tensors'."""
+    for name, mask in masks.items():
+        if name not in tensors:
+            raise ValueError(
+                f"there is no parameter {name!r} to mask; the parameters are {', '.join(tensors)} (where a "
+                "parametrisation computes a weight, torch.nn.utils.parametrize.remove_parametrizations makes it one)"
+            )
+        if mask.dtype != torch.bool or mask.shape != tensors[name].shape:
+            raise ValueError(
+                f"the mask of {name!r} must hold booleans shaped {tuple(tensors[name].shape)}, "
+                f"got {mask.dtype} shaped {tuple(mask.shape)}"
+            )
+
+
 def forked(model: nn.Module) -> AbstractContextManager[None]:
     """A block after which the global random states, those of the model's devices included, are as before."""
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.device.type == "cuda"}

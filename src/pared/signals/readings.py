@@ -70,10 +70,10 @@ class Watched:
 
     def called(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """What a call of one of PyTorch's functions tells."""
-        mine = {self.names[id(a)] for a in _tensors((args, list(kwargs.values()))) if id(a) in self.names}
-        if not mine or not _tensors(out):
+        mine = {self.names[id(a)] for a in tensors_in((args, list(kwargs.values()))) if id(a) in self.names}
+        if not mine or not tensors_in(out):
             return
-        rule = _RULES.get(name)
+        rule = RULES.get(name)
         for seen in () if rule is None else rule(out, *args, **kwargs):
             self._found(seen)
             mine.discard(self.names.get(id(seen.weight), ""))
@@ -124,10 +124,11 @@ class Calls(TorchFunctionMode):
         return out
 
 
-def _tensors(value: Any) -> list[Tensor]:
+def tensors_in(value: Any) -> list[Tensor]:
+    """The tensors in nested tuples and lists, in order."""
     if isinstance(value, Tensor):
         return [value]
-    return [t for part in value for t in _tensors(part)] if isinstance(value, (tuple, list)) else []
+    return [t for part in value for t in tensors_in(part)] if isinstance(value, (tuple, list)) else []
 
 
 def _linear(out: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Iterator[_Seen]:
@@ -163,7 +164,7 @@ def _transposed(
 def _normalised(axis: int) -> Callable[..., Iterator[_Seen]]:
     def rule(out: Tensor, *args: Any, **kwargs: Any) -> Iterator[_Seen]:
         made = out.movedim(axis, -1)
-        for own in _tensors((args[1:], list(kwargs.values()))):
+        for own in tensors_in((args[1:], list(kwargs.values()))):
             if own.dim() == 1 and len(own) == made.shape[-1]:
                 yield _Seen(own, 0, made)
 
@@ -174,7 +175,7 @@ def _embedding(out: Tensor, input: Tensor, weight: Tensor, *more: Any, **options
     yield _Seen(weight, 1, out)
 
 
-_RULES: dict[str, Callable[..., Iterator[_Seen]]] = {
+RULES: dict[str, Callable[..., Iterator[_Seen]]] = {
     "linear": _linear,
     **dict.fromkeys(("matmul", "__matmul__", "mm"), _product),
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _convolution),
@@ -183,6 +184,7 @@ _RULES: dict[str, Callable[..., Iterator[_Seen]]] = {
     **dict.fromkeys(("layer_norm", "rms_norm"), _normalised(-1)),
     "embedding": _embedding,
 }
+"""What a call of one of PyTorch's functions reads, by its name: rule(out, *args, **kwargs)."""
 
 
 def read_values(model: nn.Module, groups: Iterable[GroupLike], x: Inputs) -> dict[str, Tensor]:

@@ -1,11 +1,11 @@
 """Training in which some weights are zero and stay zero."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pared.signals import check_masks
 from pared.types import Masks
 
 
@@ -31,18 +31,3 @@ def keep_silent(model: nn.Module, optimiser: torch.optim.Optimizer, masks: Masks
 
     silence()
     optimiser.register_step_post_hook(silence)
-
-
-def check_masks(tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
-    """Raises ValueError for masks of other names, shapes or types than the tensors'."""
-    for name, mask in masks.items():
-        if name not in tensors:
-            raise ValueError(
-                f"there is no parameter {name!r} to mask; the parameters are {', '.join(tensors)} (where a "
-                "parametrisation computes a weight, torch.nn.utils.parametrize.remove_parametrizations makes it one)"
-            )
-        if mask.dtype != torch.bool or mask.shape != tensors[name].shape:
-            raise ValueError(
-                f"the mask of {name!r} must hold booleans shaped {tuple(tensors[name].shape)}, "
-                f"got {mask.dtype} shaped {tuple(mask.shape)}"
-            )
