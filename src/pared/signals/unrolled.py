@@ -1,18 +1,13 @@
 """Recurrent modules written out step by step: every weight multiplies in plain sight, and torch.func can batch them."""
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
-from torch.nn.utils.rnn import PackedSequence
 
+from pared.models.unrolled import Unrolled, step
 from pared.signals.private import exchanged
-
-States = tuple[Tensor, Tensor]
-"""Hidden state and memory of one layer and direction; the memory means something in an LSTM only."""
 
 
 def unrolled(model: nn.Module) -> nn.Module:
@@ -32,22 +27,8 @@ def written_out(model: nn.Module) -> nn.Module:
 
 def _written_out(module: nn.Module) -> nn.Module | None:
     if isinstance(module, nn.RNNBase):
-        return _Unrolled(module)
+        return Unrolled(module)
     return _Cell(module) if isinstance(module, nn.LSTMCell | nn.GRUCell | nn.RNNCell) else None
-
-
-def _step(kind: str, entering: Tensor, fed_back: Tensor, state: Tensor, memory: Tensor) -> States:
-    """One step from what comes in and what comes back, both already multiplied by their weights."""
-    if kind == "LSTM":
-        i, f, g, o = (entering + fed_back).chunk(4, dim=-1)
-        memory = torch.sigmoid(f) * memory + torch.sigmoid(i) * torch.tanh(g)
-        return torch.sigmoid(o) * torch.tanh(memory), memory
-    if kind == "GRU":
-        (r, z, n), (hr, hz, hn) = entering.chunk(3, dim=-1), fed_back.chunk(3, dim=-1)
-        update = torch.sigmoid(z + hz)
-        candidate = torch.tanh(n + torch.sigmoid(r + hr) * hn)
-        return (1 - update) * candidate + update * state, memory
-    return (torch.relu if kind == "RNN_RELU" else torch.tanh)(entering + fed_back), memory
 
 
 class _Cell(nn.Module):
@@ -67,83 +48,5 @@ class _Cell(nn.Module):
         else:
             state, memory = hx if self.kind == "LSTM" else (hx, hx)
         entering = linear(input, self.weight_ih, self.bias_ih)
-        new = _step(self.kind, entering, linear(state, self.weight_hh, self.bias_hh), state, memory)
+        new = step(self.kind, entering, linear(state, self.weight_hh, self.bias_hh), state, memory)
         return new if self.kind == "LSTM" else new[0]
-
-
-class _Unrolled(nn.Module):
-    """Values run as one row a sample and step, step after step; a packed sequence is that already."""
-
-    def __init__(self, module: nn.RNNBase) -> None:
-        super().__init__()
-        for name, parameter in module.named_parameters():
-            self.register_parameter(name, parameter)
-        for name, buffer in module.named_buffers():
-            self.register_buffer(name, buffer)
-        self.kind, self.layers, self.bias = module.mode, module.num_layers, module.bias
-        self.batch_first, self.width, self.projected = module.batch_first, module.hidden_size, module.proj_size
-        self.directions = 2 if module.bidirectional else 1
-
-    def forward(self, x: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
-        if isinstance(x, PackedSequence):
-            return self._packed(x, hx)
-        single = x.dim() == 2
-        steps = x.unsqueeze(1) if single else x.transpose(0, 1) if self.batch_first else x
-        if single and hx is not None:
-            hx = tuple(part.unsqueeze(1) for part in hx) if self.kind == "LSTM" else hx.unsqueeze(1)
-        length, samples = steps.shape[:2]
-        rows, finals = self._run(steps.flatten(0, 1), [samples] * length, hx)
-        out = rows.reshape(length, samples, rows.shape[-1])
-        if single:
-            return out.squeeze(1), self._final([part.squeeze(1) for part in finals])
-        return out.transpose(0, 1) if self.batch_first else out, self._final(finals)
-
-    def _packed(self, x: PackedSequence, hx: Any) -> tuple[PackedSequence, Any]:
-        """A packed sequence is sorted by length; states come and go in the order of the samples."""
-        if hx is not None and x.sorted_indices is not None:
-            parts = hx if self.kind == "LSTM" else (hx,)
-            hx = tuple(part.index_select(1, x.sorted_indices) for part in parts)
-            hx = hx if self.kind == "LSTM" else hx[0]
-        rows, finals = self._run(x.data, x.batch_sizes.tolist(), hx)
-        if x.unsorted_indices is not None:
-            finals = [part.index_select(1, x.unsorted_indices) for part in finals]
-        return PackedSequence(rows, x.batch_sizes, x.sorted_indices, x.unsorted_indices), self._final(finals)
-
-    def _final(self, finals: Sequence[Tensor]) -> Any:
-        return tuple(finals) if self.kind == "LSTM" else finals[0]
-
-    def _run(self, rows: Tensor, sizes: Sequence[int], hx: Any) -> tuple[Tensor, list[Tensor]]:
-        """Rows (sum of sizes, values), of which the first `sizes[0]` belong to the first step -> rows, final states."""
-        ends: list[States] = []
-        for layer in range(self.layers):
-            made = []
-            for direction in range(self.directions):
-                suffix = f"l{layer}" + ("_reverse" if direction else "")
-                start = self._start(rows, sizes[0], hx, len(ends))
-                states, end = self._direction(rows, sizes, start, suffix)
-                made.append(states)
-                ends.append(end)
-            rows = torch.cat(made, dim=-1) if len(made) > 1 else made[0]
-        return rows, [torch.stack(parts) for parts in zip(*ends, strict=True)]
-
-    def _start(self, rows: Tensor, samples: int, hx: Any, index: int) -> States:
-        if hx is None:
-            return rows.new_zeros(samples, self.projected or self.width), rows.new_zeros(samples, self.width)
-        return (hx[0][index], hx[1][index]) if self.kind == "LSTM" else (hx[index], hx[index])
-
-    def _direction(self, rows: Tensor, sizes: Sequence[int], start: States, suffix: str) -> tuple[Tensor, States]:
-        entering = linear(rows, *self._pair("ih", suffix)).split_with_sizes(list(sizes))
-        (state, memory), states = start, [rows] * len(sizes)
-        order = range(len(sizes))
-        for t in reversed(order) if suffix.endswith("reverse") else order:
-            live = sizes[t]
-            fed_back = linear(state[:live], *self._pair("hh", suffix))
-            new, kept = _step(self.kind, entering[t], fed_back, state[:live], memory[:live])
-            new = linear(new, getattr(self, f"weight_hr_{suffix}")) if self.projected else new
-            states[t] = new
-            state = new if live == len(state) else torch.cat([new, state[live:]])
-            memory = kept if live == len(memory) else torch.cat([kept, memory[live:]])
-        return torch.cat(states), (state, memory)
-
-    def _pair(self, kind: str, suffix: str) -> tuple[Tensor, Tensor | None]:
-        return getattr(self, f"weight_{kind}_{suffix}"), getattr(self, f"bias_{kind}_{suffix}") if self.bias else None

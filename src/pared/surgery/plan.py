@@ -101,8 +101,15 @@ class Insert:
     groups: tuple[Group, ...] = field(default=(), compare=False)
 
 
-Edit = Plan | Split | Drop | Deepen | Insert
-_KINDS: dict[str, type[Any]] = {"split": Split, "drop": Drop, "deepen": Deepen, "insert": Insert}
+@dataclass(frozen=True)
+class Factor:
+    """Linear layers by name, and weights of recurrent modules, that become products of this rank."""
+
+    ranks: Mapping[str, int]
+
+
+Edit = Plan | Split | Drop | Deepen | Insert | Factor
+_KINDS: dict[str, type[Any]] = {"split": Split, "drop": Drop, "deepen": Deepen, "insert": Insert, "factor": Factor}
 
 
 def _edit_as_dict(edit: Edit) -> dict[str, Any]:
@@ -137,5 +144,7 @@ def _edit(data: Mapping[str, Any]) -> Edit:
         return Insert(fields["counts"], tuple(map(_group, fields["groups"])))
     if kind == "drop":
         return Drop(tuple(fields["modules"]), tuple(Reader(*reader) for reader in fields["readers"]))
+    if kind == "factor":
+        return Factor({name: int(rank) for name, rank in fields["ranks"].items()})
     edit: Edit = _KINDS[kind](**fields)
     return edit

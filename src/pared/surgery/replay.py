@@ -6,9 +6,10 @@ from torch import nn
 
 from pared.surgery.drop import dropped
 from pared.surgery.edit import cut
+from pared.surgery.factors import thinned
 from pared.surgery.grow import insert
 from pared.surgery.layers import deepened, split
-from pared.surgery.plan import Deepen, Drop, Edit, Insert, Plan
+from pared.surgery.plan import Deepen, Drop, Edit, Factor, Insert, Plan
 from pared.surgery.slices import StructureError
 from pared.surgery.structure import Structure
 
@@ -39,5 +40,7 @@ def _redone(edit: Edit, model: nn.Module) -> nn.Module:
         return deepened(model, edit)
     if isinstance(edit, Insert):
         return insert(model, Structure(edit.groups), edit.counts)
+    if isinstance(edit, Factor):
+        return thinned(model, edit)
     assert not isinstance(edit, Plan)
     return split(model, edit)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pared.models.attention import Attention
+from pared.models.factored import Factored
 from pared.surgery.rules import attention, dense, elementwise, norms, parts, recurrent, shape, spatial
 
 Rule = Callable[..., Any]
@@ -42,6 +43,7 @@ MODULES: dict[type[nn.Module], Rule] = {
     nn.LayerNorm: norms.last_axes_module,
     nn.RMSNorm: norms.last_axes_module,
     **dict.fromkeys((nn.LSTM, nn.GRU, nn.RNN), recurrent.recurrent),
+    Factored: recurrent.factored,
     **dict.fromkeys((nn.LSTMCell, nn.GRUCell, nn.RNNCell), recurrent.cell),
     nn.MultiheadAttention: attention.multihead,
     Attention: attention.multihead,

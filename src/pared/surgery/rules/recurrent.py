@@ -1,18 +1,27 @@
 """Recurrent modules and cells: a unit owns a row in every gate and reads its own past."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from pared.models.factored import Factored
 from pared.surgery.atoms import Atoms, Axis, Layout, Rows, States, Traced, still
 from pared.surgery.rules.layouts import layout_of, module_parameter
 from pared.surgery.slices import StructureError
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+
+
+class Form(NamedTuple):
+    """What kind of cells a module has, and how many layers and directions."""
+
+    kind: str
+    layers: int
+    directions: int
 
 
 def recurrent(
@@ -24,17 +33,43 @@ def recurrent(
     """
     if getattr(module, "batch_sizes", None) is not None:
         raise StructureError(f"{name!r} keeps batch sizes")
+    form = Form(module.mode.split("_")[0], module.num_layers, 2 if module.bidirectional else 1)
+    return _walked(atoms, out, name, module, form, input, hx)
+
+
+def factored(
+    atoms: Atoms, out: Any, name: str, module: Factored, input: Traced, hx: Traced | None = None
+) -> tuple[Any, Any]:
+    """As the recurrent module that it was; the places between two factors of a weight are units, too."""
+    form = Form(module.kind.split("_")[0], module.layers, module.directions)
+    return _walked(atoms, out, name, module, form, input, hx)
+
+
+def _walked(
+    atoms: Atoms, out: Any, name: str, module: nn.Module, form: Form, input: Traced, hx: Traced | None
+) -> tuple[Any, Any]:
     packed = isinstance(input.value, PackedSequence)
     entering = input.layout[0] if packed else layout_of(atoms, input)
-    directions, gates = 2 if module.bidirectional else 1, GATES[module.mode.split("_")[0]]
-    suffixes = [f"l{k}{end}" for k in range(module.num_layers) for end in ("", "_reverse")[:directions]]
+    suffixes = [f"l{k}{end}" for k in range(form.layers) for end in ("", "_reverse")[: form.directions]]
     owned = []
     for suffix in suffixes:
-        weights = [module_parameter(atoms, name, module, f"{leaf}_{suffix}") for leaf in WEIGHTS]
+        weights = [_weight(atoms, name, module, f"{leaf}_{suffix}") for leaf in WEIGHTS]
         owned.append((f"{name}.{suffix}".lstrip("."), weights))
     below = entering.axes[-1], entering.silent[-1]
-    above, states, cells = layers(atoms, owned, (gates, directions), below, _initial(atoms, module, hx))
-    return _outputs(module, out, entering, above, states, cells, packed)
+    above, states, cells = layers(atoms, owned, (GATES[form.kind], form.directions), below, _initial(atoms, form, hx))
+    return _outputs(form, out, entering, above, states, cells, packed)
+
+
+def _weight(atoms: Atoms, name: str, module: nn.Module, leaf: str) -> Traced | None:
+    """A weight; one that has factors is made by the first and reads by the second."""
+    makes, reads = (module_parameter(atoms, name, module, f"{leaf}_{end}") for end in ("out", "in"))
+    if makes is None or reads is None:
+        return module_parameter(atoms, name, module, leaf)
+    first, second = layout_of(atoms, reads), layout_of(atoms, makes)
+    atoms.couple(first.axes[0], second.axes[1])
+    atoms.reads(second.silent[1], second.axes[1])
+    atoms.make(f"{name}.{leaf}".lstrip("."), first.axes[0])
+    return Traced(None, Layout((second.axes[0], first.axes[1]), (second.silent[0], first.silent[1])))
 
 
 Unit = tuple[Axis, Rows]
@@ -73,12 +108,12 @@ def _equal(atoms: Atoms, axes: Sequence[Axis]) -> None:
         atoms.equal.append(tuple(axes))
 
 
-def _initial(atoms: Atoms, module: nn.RNNBase, hx: Traced | None) -> list[list[Axis]]:
+def _initial(atoms: Atoms, form: Form, hx: Traced | None) -> list[list[Axis]]:
     """The atoms of the initial states: for each layer and direction (h,) or (h, c)."""
-    count = module.num_layers * (2 if module.bidirectional else 1)
+    count = form.layers * form.directions
     if hx is None:
         return [[] for _ in range(count)]
-    if isinstance(module, nn.LSTM):
+    if form.kind == "LSTM":
         pair = hx if not isinstance(hx, Traced) else _unpaired(hx)
         parts = [_by_layer(atoms, part, count) for part in pair]
     else:
@@ -136,7 +171,7 @@ def _read(atoms: Atoms, weight: Traced, units: Axis) -> None:
 
 
 def _outputs(
-    module: nn.RNNBase,
+    form: Form,
     out: Any,
     entering: Layout,
     above: tuple[Axis, Rows],
@@ -144,7 +179,7 @@ def _outputs(
     cells: Sequence[Axis],
     packed: bool,
 ) -> tuple[Any, Any]:
-    samples = still((out[1][0] if isinstance(module, nn.LSTM) else out[1]).shape[1:-1])
+    samples = still((out[1][0] if form.kind == "LSTM" else out[1]).shape[1:-1])
 
     def state(axis: Axis, rows: Rows) -> Layout:
         return Layout((*samples.axes, axis), (*samples.silent, rows))
@@ -152,7 +187,7 @@ def _outputs(
     whole: Any = Layout((*entering.axes[:-1], above[0]), (*(None,) * (len(entering.axes) - 1), above[1]))
     whole = (whole, *(None,) * 3) if packed else whole
     h = States(tuple(state(axis, rows) for axis, rows in states))
-    return whole, (h, States(tuple(state(axis, None) for axis in cells))) if isinstance(module, nn.LSTM) else h
+    return whole, (h, States(tuple(state(axis, None) for axis in cells))) if form.kind == "LSTM" else h
 
 
 def cell(atoms: Atoms, out: Any, name: str, module: nn.RNNCellBase, input: Traced, hx: Any = None) -> Any:
