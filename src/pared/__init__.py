@@ -5,6 +5,7 @@ The public names, in the order in which data flow through them.
 
 from pared import criteria, data, evaluation, models, reconstruct
 from pared.compensate import compensate
+from pared.counting import WeightCount, WeightTable, compare_weights, count_weights
 from pared.data import Series, Split
 from pared.dead import DeadUnits, dead_units, shed_dead_units
 from pared.evaluation import Comparison, compare
@@ -75,14 +76,18 @@ __all__ = [
     "StudySettings",
     "Threshold",
     "TrainConfig",
+    "WeightCount",
+    "WeightTable",
     "adapt_dropout",
     "by_unit",
     "carry",
     "carry_tensors",
     "compare",
     "compare_sizes",
+    "compare_weights",
     "compensate",
     "cost_of",
+    "count_weights",
     "criteria",
     "cut",
     "data",
