@@ -109,8 +109,8 @@ def low_rank(
     data-aware (see `spectrum`; a recurrent weight reads the states of all steps), without them it is the truncated
     singular value decomposition. Factors that would not save weights are not made. A linear layer becomes two, a
     recurrent module (LSTM, GRU, RNN, in every form) `pared.models.Factored`, which saves time only where it is wide,
-    from about 300 units on. What stays: projections of recurrent modules, cells, tied and parametrised weights, the layers
-    of attention and of `nn.TransformerEncoderLayer`, which reads their weights itself.
+    from about 300 units on. What stays: projections of recurrent modules, cells, tied and parametrised weights, the
+    layers of attention and of `nn.TransformerEncoderLayer`, which reads their weights itself.
 
     Names are those of linear layers ("head.0") and of recurrent parameters ("lstm.weight_hh_l0", all gates in one).
     Cost: one forward pass and a decomposition a weight.

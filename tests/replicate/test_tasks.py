@@ -80,7 +80,7 @@ def test_jobs_change_nothing(whole, tmp_path):
 
 def test_other_settings_are_refused_with_what_differs(whole, tmp_path):
     changes = {
-        "paper, seeds: 2 there, 3 here": replace(SMALL, budgets=(replace(TINY, seeds=3),)),
+        "paper, seeds: 2 there, 1 here": replace(SMALL, budgets=(replace(TINY, seeds=1),)),
         "budgets: paper there, ten here": replace(SMALL, budgets=(BUDGETS["ten"],)),
         "systems: logistic-3.9 there, henon here": replace(SMALL, systems=(SYSTEMS["henon"],)),
     }
@@ -90,6 +90,21 @@ def test_other_settings_are_refused_with_what_differs(whole, tmp_path):
     (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(DataError, match="other files"):
         open_folder(tmp_path, SMALL)
+
+
+def test_a_folder_takes_in_more_budgets_systems_and_seeds_and_keeps_what_it_has(tmp_path):
+    longer = replace(
+        SMALL, budgets=(replace(TINY, seeds=3), BUDGETS["ten"]), systems=(*SMALL.systems, SYSTEMS["henon"])
+    )
+    open_folder(tmp_path / "study", SMALL)
+    kept = tmp_path / "study" / "parts" / f"{SMALL.tasks()[0].name}.json"
+    kept.write_text('{"rows": []}', encoding="utf-8")
+    open_folder(tmp_path / "study", longer)
+    assert len(finished(tmp_path / "study", longer)) == 1
+    with pytest.raises(DataError, match="paper, seeds: 3 there, 2 here"):
+        open_folder(tmp_path / "study", replace(longer, budgets=(TINY, BUDGETS["ten"])))
+    with pytest.raises(DataError, match="systems"):
+        open_folder(tmp_path / "study", SMALL)
 
 
 def test_damaged_results_are_named(whole, tmp_path):

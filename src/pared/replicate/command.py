@@ -48,9 +48,9 @@ def junk_neuron_command(
     convergence), deletes units by both readings of its index and by controls, with and without training after it, and
     sets its tables beside ours, each difference with a paired interval.
 
-    Every finished piece is kept: the same command goes on where it was stopped. Leaves report.html, results.json,
-    settings.json and the folder parts. On two processors the two short budgets take half an hour, the converged one a
-    little over an hour.
+    Every finished piece is kept: the same command goes on where it was stopped, one that asks for more
+    adds to it. Leaves report.html, results.json, settings.json and the folder parts. On two processors the two short
+    budgets take half an hour, the converged one a little over an hour.
     """
     with clear_errors():
         settings = junk_neuron.settings(quick, words(budget), words(systems), seeds)
@@ -80,8 +80,8 @@ def belsley_command(
     methods, by other readings of Belsley's and by pared's own ways, without training after it, and sets the paper's
     table and figures beside ours with intervals over seeds. Variants of pared's ways are chosen on other data.
 
-    Every finished piece is kept: the same command goes on where it was stopped. Leaves report.html, results.json,
-    settings.json and the folder parts.
+    Every finished piece is kept: the same command goes on where it was stopped, one that asks for more
+    adds to it. Leaves report.html, results.json, settings.json and the folder parts.
     """
     with clear_errors():
         settings = belsley.settings(quick, words(problems), seeds)

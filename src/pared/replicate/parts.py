@@ -27,14 +27,15 @@ Run = Callable[[Task], dict[str, Any]]
 
 
 def open_folder(folder: Path, wanted: dict[str, Any]) -> None:
-    """Makes the folder of a replication, or checks that an existing one was made with the same settings.
+    """Makes the folder of a replication, or checks that an existing one has the same settings or a part of them.
 
+    What is added to a list of named things, or to the number of seeds, is done beside what the folder holds already.
     Raises DataError where it holds something else; OSError where it cannot be made.
     """
     path = folder / SETTINGS
     if path.exists():
         found = _read(path)
-        if found != wanted:
+        if not _extends(wanted, found):
             raise DataError(
                 f"{folder} holds a replication with other settings ({_difference(found, wanted)}); repeat "
                 "the command that began it, choose another --out, or remove the folder"
@@ -42,8 +43,17 @@ def open_folder(folder: Path, wanted: dict[str, Any]) -> None:
     elif folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder} holds other files; choose another --out")
     (folder / PARTS).mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        write(path, wanted)
+    write(path, wanted)
+
+
+def _extends(wanted: Any, found: Any, name: str = "") -> bool:
+    """Whether settings hold all that others do, and otherwise only named things and seeds more."""
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        return wanted.keys() == found.keys() and all(_extends(wanted[key], found[key], key) for key in found)
+    if _named(wanted) and _named(found):
+        own = {each["name"]: each for each in wanted}
+        return all(each["name"] in own and _extends(own[each["name"]], each) for each in found)
+    return bool(wanted >= found if name == "seeds" else wanted == found)
 
 
 def _difference(found: Any, wanted: Any, name: str = "settings") -> str:
@@ -56,8 +66,12 @@ def _difference(found: Any, wanted: Any, name: str = "settings") -> str:
 
 
 def _names(value: Any) -> str:
-    named = isinstance(value, list) and value and all(isinstance(each, dict) and "name" in each for each in value)
-    return ", ".join(each["name"] for each in value) if named else str(value)
+    return ", ".join(each["name"] for each in value) if _named(value) else str(value)
+
+
+def _named(value: Any) -> bool:
+    """Whether it is a list of things with names."""
+    return isinstance(value, list) and bool(value) and all(isinstance(each, dict) and "name" in each for each in value)
 
 
 def work(folder: Path, stage: str, tasks: Sequence[Task], run: Run[Task], jobs: int, progress: Progress) -> None:
