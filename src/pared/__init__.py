@@ -4,6 +4,7 @@ The public names, in the order in which data flow through them.
 """
 
 from pared import criteria, data, evaluation, models, reconstruct
+from pared.compare_criteria import CriteriaSettings, compare_criteria
 from pared.compensate import compensate
 from pared.counting import WeightCount, WeightTable, compare_weights, count_weights
 from pared.data import Series, Split
@@ -11,6 +12,7 @@ from pared.dead import DeadUnits, dead_units, shed_dead_units
 from pared.evaluation import Comparison, compare
 from pared.export import SizeTable, compare_sizes, quantise, to_onnx
 from pared.gradual import Steps, gradual
+from pared.kept import CriteriaComparison
 from pared.lean import Lean, fit_watching_layers, shed_layers
 from pared.lowrank import LowRank, low_rank
 from pared.masks import Sparse, adapt_dropout, density, mask_weights, select_weights
@@ -53,6 +55,8 @@ __all__ = [
     "Budget",
     "Comparison",
     "Count",
+    "CriteriaComparison",
+    "CriteriaSettings",
     "DataError",
     "DeadUnits",
     "DivergedError",
@@ -83,6 +87,7 @@ __all__ = [
     "carry",
     "carry_tensors",
     "compare",
+    "compare_criteria",
     "compare_sizes",
     "compare_weights",
     "compensate",

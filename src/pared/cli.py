@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -11,12 +11,14 @@ from rich.table import Table as Listing
 
 import pared
 from pared import criteria, report, run, run_table, store
-from pared.data import BUILTINS, TABLES, Table, classic, load, read_table
+from pared.comparing.command import compare_criteria_command
+from pared.data import BUILTINS, TABLES, Table, classic, load
 from pared.data.examples import rows_to_predict
 from pared.job import B, Job, investigation, partial_record, shipped_key
 from pared.job import record as complete_record
 from pared.models.mlp import Activation
 from pared.models.recurrent import Cell, Init
+from pared.options import Column, DataName, Features, TaskName, is_table, refuse, refuse_others, table_of
 from pared.replicate.command import app as replicate
 from pared.screen import summary, write_csv
 from pared.selection import Scope
@@ -48,6 +50,7 @@ app = typer.Typer(
     help="Finds the smallest neural network that predicts as well as the large one, and proves it.",
 )
 app.add_typer(replicate, name="replicate")
+app.command("compare-criteria")(compare_criteria_command)
 
 
 def _joined(values: tuple[Any, ...]) -> str:
@@ -56,21 +59,8 @@ def _joined(values: tuple[Any, ...]) -> str:
 
 DEFAULT = RunConfig()
 DEFAULT_TABLE = TableConfig("classification")
-Kind = Literal["forecast", "classification", "regression", "auto"]
-ForSeries = ("window", "horizon", "predict", "cell", "recurrent", "dense", "init")
-ForTables = ("hidden", "activation")
-DataName = Annotated[
-    str, typer.Argument(metavar="DATA", help="A built-in series or table (see `pared data`) or a CSV file.")
-]
-Column = Annotated[str | None, option("Data", "CSV: the column to predict (of a series: the only numeric one).")]
-Features = Annotated[str, option("Data", "CSV: further input columns, by comma (of a table: all others).")]
 EPOCHS_HELP = f"Epochs of the full network (default {DEFAULT.epochs}, of a table {DEFAULT_TABLE.epochs})."
 MARGIN_HELP = "How much more error counts as 'as good' (default 0.05; of classes 0.01, a point of accuracy)."
-TASK_HELP = (
-    "CSV: forecast a series (default), or predict a class or a number from rows of a table; auto: a class where the "
-    "target is text or at most 10 different whole numbers, else a number."
-)
-TaskName = Annotated[Kind | None, option("Data", TASK_HELP)]
 
 
 @app.command("run")
@@ -133,43 +123,16 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
             "quick": quick,
         }
         shared: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
-        if _is_table(data, task):
-            _refuse(context, ForSeries, f"make no sense for a table; its network is set by --{', --'.join(ForTables)}")
-            table = _table(data, column, words(features), task)
+        refuse_others(context, is_table(data, task))
+        if is_table(data, task):
+            table = table_of(data, column, words(features), task)
             layers = numbers("--hidden", hidden, int)
             table_job = run_table.job(table, TableConfig(table.task, hidden=layers, activation=activation, **shared))
             _run(table_job, folder, jobs or processors())
         else:
-            _refuse(context, ForTables, "make no sense for a series; a CSV file is read as a table with --task auto")
             layers, heads = numbers("--recurrent", recurrent, int), numbers("--dense", dense, int)
             config = RunConfig(cell, layers, heads, init, window, horizon, predict, **shared)
             _run(run.job(load(data, column, words(features)), config), folder, jobs or processors())
-
-
-def _is_table(data: str, task: Kind | None) -> bool:
-    """Whether DATA is read as a table of examples rather than as a series."""
-    return data in TABLES or task not in (None, "forecast")
-
-
-def _table(data: str, column: str | None, features: tuple[str, ...], task: Kind | None) -> Table:
-    """A built-in table, or one from a CSV file."""
-    if data in TABLES:
-        table = classic(data)
-        if column is not None or features:
-            raise DataError(f"{data} is a built-in table; leave column and features away")
-        if task not in (None, "auto", table.task):
-            raise DataError(f"{data} is a built-in table for {table.task}; leave --task away")
-        return table
-    if data in BUILTINS:
-        raise DataError(f"{data} is a built-in series; leave --task away")
-    return read_table(data, column, features, task if task in ("classification", "regression") else None)
-
-
-def _refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:
-    """Raises DataError where one of these options was given."""
-    given = [name for name in names if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"]
-    if given:
-        raise DataError(f"--{', --'.join(given)} {why}")
 
 
 def _run(job: Job[B], base: Path, jobs: int) -> None:
@@ -224,8 +187,8 @@ def data_command(
             out.print(listing)
         return
     with clear_errors():
-        if _is_table(name, task):
-            _describe_table(_table(name, column, words(features), task), file)
+        if is_table(name, task):
+            _describe_table(table_of(name, column, words(features), task), file)
             return
         data = load(name, column, words(features))
         target = data.values[:, 0]
@@ -271,7 +234,7 @@ def predict_command(
     """
     with clear_errors():
         if store.is_table(model):
-            _refuse(context, ("column", "steps"), "make no sense for a network of a table; it knows its columns")
+            refuse(context, ("column", "steps"), "make no sense for a network of a table; it knows its columns")
             write_csv(file, ("row", "actual", "predicted"), _predicted(model, data))
             return
         network, window, scaler = store.read_model(model)

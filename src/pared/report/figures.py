@@ -121,7 +121,7 @@ def sizes(record: Record) -> Drawing:
         textcoords="offset points", ha="left", va="center", color="#00664a", fontsize=9,
     )  # fmt: skip
     ends = [end for _, each in found for key in ("low", "difference", "high") if (end := ratio(each, key))]
-    _ratio_axis(axes, [*ends, 1, margin])
+    ratio_axis(axes, [*ends, 1, margin])
     axes.set_xlim(0, 1.12 * max(full or 0, found[-1][0]["parameters"]))
     axes.set(xlabel="parameters", ylabel="error relative to full network")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -194,7 +194,8 @@ def _candidates(axes: Axes, x: float, points: Sequence[tuple[Any, Any]], chosen:
     )  # fmt: skip
 
 
-def _ratio_axis(axes: Axes, shown: Sequence[float]) -> None:
+def ratio_axis(axes: Axes, shown: Sequence[float]) -> None:
+    """Limits and ticks for these ratios of errors; logarithmic where they differ much."""
     low, high = min(shown), max(shown)
     pad = (high / low) ** 0.18
     axes.set_ylim(low / pad, high * pad)

@@ -1,0 +1,1 @@
+"""`pared compare-criteria`: the command, its record, and the page that is drawn from it."""
