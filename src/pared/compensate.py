@@ -1,6 +1,7 @@
 """Least-squares repair: what reads a removed unit learns to read it from the units that stay."""
 
 import copy
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, cast
@@ -31,8 +32,8 @@ def compensate(
 
     where S holds second moments (centred where there is an intercept) and r = ridge * mean diag S_KK. Recurrent
     weights are fitted without an intercept over all steps but the last; layers without a bias likewise. Moments are
-    those of the uncut network on the inputs, summed in float64. Where the samples are fewer than the kept units
-    the ridge decides; units that do not vary (below 1e-12 of the mean square) explain nothing.
+    those of the uncut network on the inputs, summed in float64. Where rows are fewer than values the ridge decides,
+    with a warning; units that do not vary (below 1e-12 of the mean square) explain nothing.
 
     A convolution reads channels: one A for all places of its kernel, and b takes W_D a summed over the kernel (at a
     zero-padded border that is an approximation); a transposed one is fitted without an intercept. Attention's last
@@ -144,7 +145,22 @@ def reading_moments(
     for moments in found.values():
         if moments.biases & shared:
             moments.forget_means()
-    return {key: moments for key, moments in found.items() if key[0] not in unfit}
+    fit = {key: moments for key, moments in found.items() if key[0] not in unfit}
+    _warn_of_few_rows(fit)
+    return fit
+
+
+def _warn_of_few_rows(found: Mapping[Key, Moments]) -> None:
+    sizes = [(moments.rows, len(moments.mean), name) for (name, _), moments in found.items()]
+    few = [size for size in sizes if size[0] < size[1]]
+    if few:
+        rows, width, name = min(few)
+        more = f" and {len(few) - 1} other weights" if len(few) > 1 else ""
+        warnings.warn(
+            f"too few data for a least-squares repair of {name!r}{more}: it reads {width} values, and there are {rows} "
+            "rows (samples, steps, places); the ridge decides what they leave open; give more samples",
+            stacklevel=3,
+        )
 
 
 @torch.no_grad()

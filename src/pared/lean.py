@@ -1,6 +1,6 @@
 """Fewer layers: train and watch, take the least needed layer out, train on, keep it where nothing is lost."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -96,7 +96,8 @@ def shed_layers(
     layers are scored anew; recorded scores serve as `lambda model, batch, loss: scores` where one layer is to go.
 
     Returns the lean network, its plan and what was dropped in this order. Cost: at most L (L + 1) / 2 refits for L
-    layers. A network without such layers comes back whole. Raises ValueError without validation data.
+    layers. A network without such layers comes back whole. Raises ValueError without validation data, and for
+    scores that are not one number a layer.
     Source: seed 004's loop, with the deletion operator of `drop_layer`.
     """
     if not len(split.validation.x):
@@ -109,7 +110,7 @@ def shed_layers(
             scores = criterion(now.model, suited_batch(probe, now.model), loss)
         except StructureError:  # no layer is left
             break
-        for name in sorted(scores, key=lambda name: float(scores[name])):
+        for name in _ranked(scores):
             small, edit = drop_layer(now.model, name, suited_batch(probe, now.model).x)
             trained = fit(small, split, refit, loss)
             if not trained.diverged and error(trained.model, split.validation) <= bound:
@@ -120,3 +121,14 @@ def shed_layers(
         gone.append(name)
         errors.append(error(now.model, split.validation))
     return Lean(now, plan, tuple(gone), tuple(errors))
+
+
+def _ranked(scores: Mapping[str, torch.Tensor]) -> list[str]:
+    """Layers, the lowest score first."""
+    for name, score in scores.items():
+        if score.numel() != 1 or score.isnan().any():
+            raise ValueError(
+                f"the criterion's score of layer {name!r} is {score.tolist()}; it must be one number, and not NaN "
+                "(criteria of layers are replaceability, cka and those beside them)"
+            )
+    return sorted(scores, key=lambda name: float(scores[name]))

@@ -66,6 +66,12 @@ class Moments:
         self.mean = self.mean + shift * (count / total)
         self.count = total
 
+    @property
+    def rows(self) -> int:
+        """How many rows have come."""
+        self._sum()
+        return self.count
+
     def regression(self, kept: Tensor, lost: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
         """Ridge regression of the lost columns on the kept ones: (A (lost, kept), a (lost,))."""
         self._sum()

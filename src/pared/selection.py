@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pared import evaluation
 from pared.surgery import Plan, Structure, cut
+from pared.surgery.structure import check_scores
 
 Scope = Literal["group", "global"]
 
@@ -104,12 +105,8 @@ def _checked(scores: Mapping[str, Tensor], structure: Structure, keep: Collectio
     for pattern in keep:
         _check_pattern(pattern, structure, "keep")
     checked = {}
+    check_scores(scores, structure)
     for name, values in scores.items():
-        group = structure[name]
-        if tuple(values.shape) != (group.width,):
-            raise ValueError(f"group {name!r} has {group.width} units, its scores are shaped {tuple(values.shape)}")
-        if values.isnan().any():
-            raise ValueError(f"the scores of group {name!r} hold NaN (unit {int(values.isnan().nonzero()[0])})")
         if not any(fnmatch.fnmatchcase(name, pattern) for pattern in keep):
             checked[name] = values.detach().cpu().double()
     if not checked:

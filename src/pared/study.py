@@ -35,7 +35,8 @@ from pared.outcomes import (
     test_comparisons,
 )
 from pared.selection import Ratio, Rule, Scope, select
-from pared.surgery import Plan, Structure, by_unit, cut, trace
+from pared.surgery import Plan, Structure, cut, trace
+from pared.surgery.structure import as_units
 from pared.training import TrainConfig
 from pared.training.fleet import fit_each
 from pared.types import Batch, Criterion, DivergedError, Loss, Progress
@@ -74,8 +75,7 @@ def unit_scores(
     model: nn.Module, batch: Batch, criterion: Criterion, loss: Loss, structure: Structure
 ) -> Mapping[str, torch.Tensor]:
     """A criterion's scores per unit, whether it scores units or weights."""
-    scores = criterion(model, batch, loss)
-    return scores if any(name in structure for name in scores) else by_unit(scores, structure)
+    return as_units(criterion(model, batch, loss), structure)
 
 
 Build = Callable[[int, Mapping[str, int]], nn.Module]

@@ -15,7 +15,8 @@ from pared.compensate import refits
 from pared.criteria.ablation import ablation
 from pared.data.batches import example, suited_batch
 from pared.signals import forked, private, tensor_of
-from pared.surgery import Group, Plan, Structure, by_unit, mask, trace
+from pared.surgery import Group, Plan, Structure, mask, trace
+from pared.surgery.structure import as_units
 from pared.types import Batch, Criterion, Loss, Scores
 
 
@@ -86,8 +87,7 @@ def reranked(model: nn.Module, batch: Batch, loss: Loss, *, criterion: Criterion
     scores = {group.name: torch.zeros(group.width) for group in structure}
     masked, place = model, 0
     while any(len(units) > 1 for units in left.values()):
-        now = criterion(masked, batch, loss)
-        now = now if any(name in structure for name in now) else by_unit(now, structure)
+        now = as_units(criterion(masked, batch, loss), structure)
         candidates = [(float(now[n][j]), n, j) for n in now for j in sorted(left[n]) if len(left[n]) > 1]
         if not candidates:
             break

@@ -12,6 +12,12 @@ class StructureError(ValueError):
     """A network's structure cannot be followed or a plan does not fit it; the message names the place and a way out."""
 
 
+def check_role(role: str | None) -> None:
+    """Raises ValueError for what is no role, and not None either."""
+    if role not in (None, *_ROLES):
+        raise ValueError(f"a role is 'in' or 'out', or None for both; got {role!r}")
+
+
 @dataclass(frozen=True)
 class Slice:
     """Where the units of a group lie along one axis of one parameter.

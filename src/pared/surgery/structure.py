@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from pared.surgery.copies import held_tensors
 from pared.surgery.plan import Plan
-from pared.surgery.slices import Group, Role, StructureError
+from pared.surgery.slices import Group, Role, Slice, StructureError, check_role
 
 
 class Note(NamedTuple):
@@ -149,22 +149,56 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
+def check_scores(scores: Mapping[str, Tensor], structure: Structure) -> None:
+    """Raises ValueError unless scores are those of groups: names that exist, one number a unit, no NaN."""
+    for name, values in scores.items():
+        group = structure[name]
+        if tuple(values.shape) != (group.width,):
+            raise ValueError(f"group {name!r} has {group.width} units, its scores are shaped {tuple(values.shape)}")
+        if values.isnan().any():
+            raise ValueError(f"the scores of group {name!r} hold NaN (unit {int(values.isnan().nonzero()[0])})")
+
+
+def as_units(scores: Mapping[str, Tensor], structure: Structure) -> Mapping[str, Tensor]:
+    """Scores of units as they are, those of weights by `by_unit`. Raises ValueError for others and for NaN."""
+    found = scores if any(name in structure for name in scores) else by_unit(scores, structure)
+    if not found:
+        raise ValueError(
+            f"the criterion scores {', '.join(map(repr, scores)) or 'nothing'}; it must score groups "
+            f"({', '.join(group.name for group in structure)}) or parameters that make or read their units"
+        )
+    check_scores(found, structure)
+    return found
+
+
 def by_unit(scores: Mapping[str, Tensor], structure: Structure, role: Role | None = None) -> dict[str, Tensor]:
     """Reduces scores per weight to scores per unit: the mean over all weights that make or read the unit.
 
     `role` "in" takes only the weights that make it, "out" only those that read it. Groups none of whose weights are
-    scored are left out. Returns group -> (units,).
+    scored are left out. Returns group -> (units,). Raises ValueError for scores not shaped like their parameter.
     """
+    check_role(role)
     reduced: dict[str, Tensor] = {}
     for group in structure:
         total: Tensor | float = 0.0
         count = 0
         for s in group.slices:
             if s.parameter in scores and role in (None, s.role):
-                own = scores[s.parameter].narrow(s.axis, s.offset, s.blocks * group.width * s.inner)
-                own = torch.unflatten(own, s.axis, (s.blocks, group.width, s.inner))
+                own = _of_units(scores[s.parameter], s, group.width)
                 total = total + own.sum(dim=[d for d in range(own.dim()) if d != s.axis + 1])
                 count += own.numel() // group.width
         if isinstance(total, Tensor):
             reduced[group.name] = total / count
     return reduced
+
+
+def _of_units(scores: Tensor, s: Slice, width: int) -> Tensor:
+    """The part of a parameter's scores that a slice holds, its axis as (blocks, width, inner)."""
+    stretch = s.blocks * width * s.inner
+    size = scores.shape[s.axis] if s.axis < scores.dim() else 0
+    if size < s.offset + stretch or s.length not in (None, size):
+        raise ValueError(
+            f"the scores of {s.parameter!r} are shaped {tuple(scores.shape)}, while axis {s.axis} of the parameter has "
+            f"{s.length or s.offset + stretch} entries; scores are shaped like their parameter"
+        )
+    return torch.unflatten(scores.narrow(s.axis, s.offset, stretch), s.axis, (s.blocks, width, s.inner))
