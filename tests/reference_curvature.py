@@ -173,3 +173,72 @@ def synflow(weights):
             out = out @ after
         scores.append(out[:, None] * w * into[None, :])
     return scores
+
+
+def gradients(model, batch, loss):
+    """(samples, size): the gradient of each sample's loss."""
+    model, layout, weights = plain(model)
+    rows = []
+    for n in range(len(batch.x)):
+        at = weights.clone().requires_grad_()
+        value = loss(called(model, layout, at, batch.x[n : n + 1]), batch.y[n : n + 1])
+        rows.append(torch.autograd.grad(value, at)[0])
+    return torch.stack(rows)
+
+
+def gradient_covariance(model, batch, loss, picks, lr):
+    """C_t = (1 - 1/t) C_(t-1) + (1/t) d d', d the first sample's gradient less the minibatch's, over minibatches."""
+    model, layout, weights = plain(model)
+    covariance = torch.full((len(weights), len(weights)), 0.5, dtype=torch.float64)  # forgotten at t = 1
+    for t, pick in enumerate(picks, 1):
+        rows = []
+        for n in pick:
+            at = weights.clone().requires_grad_()
+            value = loss(called(model, layout, at, batch.x[n : n + 1]), batch.y[n : n + 1])
+            rows.append(torch.autograd.grad(value, at)[0])
+        mean = sum(rows) / len(rows)
+        apart = rows[0] - mean
+        covariance = (1 - 1 / t) * covariance + torch.outer(apart, apart) / t
+        weights = weights - lr * mean
+    return covariance
+
+
+def unit_weights(model, group, role=None):
+    """For every unit the places of the weights that make or read it, found by marking entries one by one."""
+    _, layout, _ = plain(model)
+    places = []
+    for j in range(group.width):
+        marks = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in layout.shapes.items()}
+        for s in group.slices:
+            if s.parameter in marks and role in (None, s.role):
+                for b in range(s.blocks):
+                    for i in range(s.inner):
+                        marks[s.parameter].movedim(s.axis, 0)[
+                            s.offset + b * group.width * s.inner + j * s.inner + i
+                        ] = True
+        places.append(layout.flat(marks).nonzero().flatten().tolist())
+    return places
+
+
+def hard_thresholding(hessian, weights, count, steps=100):
+    """Projected gradient steps of 17 lengths, doubled each time, an exact solve on every support; dense."""
+    n = len(weights)
+
+    def largest(values):
+        return set(np.argsort(-np.abs(values), kind="stable")[:count].tolist())
+
+    def solved(support):
+        gone = [i for i in range(n) if i not in support]
+        return removal(hessian, weights, gone)
+
+    bound = np.linalg.eigvalsh(hessian)[-1]
+    support = largest(weights)
+    best, shift = solved(support)
+    for _ in range(steps):
+        slope = hessian @ shift
+        trials = [largest(weights + shift - 2.0**power / bound * slope) for power in range(17)]
+        value, _, trial = min((solved(trial)[0], k, trial) for k, trial in enumerate(trials))
+        if value >= best * (1 - 1e-12):
+            break
+        support, (best, shift) = trial, solved(trial)
+    return np.array([weights[i] + shift[i] if i in support else 0.0 for i in range(n)])

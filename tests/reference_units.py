@@ -5,8 +5,10 @@ import math
 
 import numpy as np
 import torch
+from torch.func import functional_call
 
 from reference import scaled_readers
+from reference_curvature import plain
 
 
 def indices(group, s, unit):
@@ -98,3 +100,77 @@ def k_dpp(kernel, k):
     """Subset -> probability, by all determinants."""
     sizes = {c: np.linalg.det(kernel[np.ix_(c, c)]) for c in itertools.combinations(range(len(kernel)), k)}
     return {c: size / sum(sizes.values()) for c, size in sizes.items()}
+
+
+def along_gate(model, structure, group, unit, values):
+    """(first, second) derivative of every entry of `values(network)` in the factor with which one unit is read, at 1.
+
+    By autograd, one unit and one entry at a time; the network is written out, so that every step has two derivatives.
+    """
+    written, _, _ = plain(model)
+    factor = torch.ones((), dtype=torch.float64, requires_grad=True)
+    tensors = dict(written.named_parameters())
+    for s in structure[group].slices:
+        if s.role == "out":
+            rows = tensors[s.parameter]
+            gates = torch.stack(
+                [
+                    factor if k in indices(structure[group], s, unit) else torch.ones((), dtype=torch.float64)
+                    for k in range(rows.shape[s.axis])
+                ]
+            )
+            tensors[s.parameter] = rows * gates.reshape([-1 if d == s.axis else 1 for d in range(rows.dim())])
+    found = []
+    for value in values(lambda x: functional_call(written, tensors, (x,))).flatten():
+        (first,) = torch.autograd.grad(value, factor, create_graph=True, materialize_grads=True)
+        second = torch.zeros(())
+        if first.requires_grad:
+            (second,) = torch.autograd.grad(first, factor, retain_graph=True, materialize_grads=True)
+        found.append((float(first.detach()), float(second)))
+    return found
+
+
+def taylor(model, structure, batch, loss=None, power=2):
+    """Mean over samples of the sum over outputs (or of the loss) of |derivative|^power."""
+    scores = {}
+    for group in structure:
+        scores[group.name] = []
+        for j in range(group.width):
+            total = 0.0
+            for n in range(len(batch.x)):
+                x, y = batch.x[n : n + 1], batch.y[n : n + 1]
+
+                def values(net, x=x, y=y):
+                    return net(x) if loss is None else loss(net(x), y)
+
+                total += sum(abs(first) ** power for first, _ in along_gate(model, structure, group.name, j, values))
+            scores[group.name].append(total / len(batch.x))
+    return scores
+
+
+def foretold(model, structure, batch, loss, order, absolute=False):
+    """-dL/dm + (1/2) d2L/dm2 of the batch, or the mean of its size over samples."""
+    parts = [slice(n, n + 1) for n in range(len(batch.x))] if absolute else [slice(None)]
+    scores = {}
+    for group in structure:
+        scores[group.name] = []
+        for j in range(group.width):
+            series = []
+            for part in parts:
+                ((first, second),) = along_gate(
+                    model, structure, group.name, j, lambda net, p=part: loss(net(batch.x[p]), batch.y[p])
+                )
+                series.append(-first + (second / 2 if order == 2 else 0.0))
+            scores[group.name].append(sum(map(abs, series)) / len(series) if absolute else series[0])
+    return scores
+
+
+def activation(values, statistic):
+    """Mean size or standard deviation of every column."""
+    columns = np.asarray(values).T
+    if statistic == "mean":
+        return [sum(abs(v) for v in column) / len(column) for column in columns]
+    means = [sum(column) / len(column) for column in columns]
+    return [
+        math.sqrt(sum((v - m) ** 2 for v in column) / len(column)) for column, m in zip(columns, means, strict=True)
+    ]

@@ -150,7 +150,10 @@ def test_kronecker_factors_where_they_are_exact():
 @given(st.integers(0, 999))
 @settings(max_examples=25, deadline=None)
 def test_identities(seed):
-    """Woodbury; mean-field SNR = 2 OBD; full SNR = 2 OBS; variance inflation = OBD / OBS; deleting is conditioning."""
+    """Woodbury; mean-field SNR = 2 OBD; full SNR = 2 OBS; variance inflation = OBD / OBS; deleting is conditioning.
+
+    Marginalising is Schur's complement of H, and the shift of a deletion is a column of P.
+    """
     generator = np.random.default_rng(seed)
     n, alpha = 6, 10.0 ** generator.uniform(-4, 0)
     rows, mu = generator.standard_normal((12, n)), generator.standard_normal(n)
@@ -170,6 +173,39 @@ def test_identities(seed):
     rest = [i for i in range(n) if i != 2]
     down = p - np.outer(p[:, 2], p[2]) / p[2, 2]
     np.testing.assert_allclose(down[np.ix_(rest, rest)], np.linalg.inv(h[np.ix_(rest, rest)]), rtol=1e-8, atol=1e-12)
+    schur = h - np.outer(h[:, 2], h[2]) / h[2, 2]  # marginalising is not conditioning
+    np.testing.assert_allclose(np.linalg.inv(p[np.ix_(rest, rest)]), schur[np.ix_(rest, rest)], rtol=1e-7, atol=1e-10)
+    _, shift = reference.removal(h, mu, [2])
+    np.testing.assert_allclose(shift, -p[:, 2] * mu[2] / p[2, 2], rtol=1e-8, atol=1e-12)
+    updated = found.updated_inverse(torch.eye(n).double() / alpha, torch.from_numpy(rows).split(5))
+    np.testing.assert_allclose(updated, np.linalg.inv(rows.T @ rows + alpha * np.eye(n)), rtol=1e-8, atol=1e-12)
+
+
+def test_the_fisher_matrix_is_the_ggn_for_labels_of_the_model():
+    """On average over labels drawn from what the model says; with true labels of a perfect fit it vanishes."""
+    model = mlp()
+    data = classes(batch(model, 5))
+    p = torch.softmax(model(data.x), dim=1).detach()
+    total = torch.zeros(67, 67, dtype=torch.float64)
+    for label in range(2):
+        rows = reference.gradients(model, Batch(data.x, torch.full((5,), label)), cross_entropy)
+        total += torch.einsum("n,ni,nj->ij", p[:, label], rows, rows) / 5
+    near(total, found.ggn(model, data, cross_entropy))
+    fitted = Batch(data.x, model(data.x).detach())
+    assert not found.fisher(model, fitted, mse_loss).any()
+    assert found.ggn(model, fitted, mse_loss).any()
+
+
+def test_a_gram_is_the_hessian_of_its_layers_own_problem():
+    """(1/N) |W x - W' x|^2, for every row of W alike."""
+    model = mlp()
+    data = batch(model, 9)
+    gram = input_grams(model, data, mse_loss)["second.weight"][0]
+    w, x = model.second.weight.detach(), torch.tanh(model.first(data.x)).detach()
+    own = torch.autograd.functional.hessian(lambda v: ((x @ (w - v).T) ** 2).sum() / 9, w.clone())
+    for row in range(5):
+        near(own[row, :, row], gram)
+        assert not own[row, :, (row + 1) % 5].any()
 
 
 def test_bad_matrices_and_losses_are_named(monkeypatch):
@@ -191,5 +227,5 @@ def test_bad_matrices_and_losses_are_named(monkeypatch):
         found.ggn(model, data, lambda out, y: torch.cdist(out, y).mean())
     monkeypatch.setattr("pared.signals.curvature.DENSE_BYTES", 10_000)
     for dense in (found.hessian, found.ggn, found.fisher):
-        with pytest.raises(CurvatureError, match=r"67 weights needs 0\.0 GiB .* use obc or sparsegpt"):
+        with pytest.raises(CurvatureError, match=r"67 weights needs 0\.0 GiB .* use obc or sparse_gpt"):
             dense(model, data, mse_loss)

@@ -15,7 +15,7 @@ from pared.gradual import Steps, gradual
 from pared.kept import CriteriaComparison
 from pared.lean import Lean, fit_watching_layers, shed_layers
 from pared.lowrank import LowRank, low_rank
-from pared.masks import Sparse, adapt_dropout, density, mask_weights, select_weights
+from pared.masks import Sparse, adapt_dropout, density, mask_weights, select_weights, unit_masks
 from pared.merging import merge
 from pared.models import MLP, Forecaster
 from pared.outcomes import Outcome
@@ -130,5 +130,6 @@ __all__ = [
     "study",
     "to_onnx",
     "trace",
+    "unit_masks",
     "widen",
 ]

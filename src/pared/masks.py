@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from pared.selection import Count, Ratio, Threshold
 from pared.signals import check_masks, plain_parameters
+from pared.surgery import Plan, Structure
 from pared.surgery.edit import replace_all
+from pared.surgery.slices import Role, check_role
+from pared.surgery.structure import check_fits
 from pared.training.fit import Fit
 from pared.types import Masks
 
@@ -40,9 +43,11 @@ def select_weights(
     scores the earlier goes first. A parameter may lose all of its weights.
 
     Returns masks for the scored parameters: True stays. Cost: one sort.
-    Raises: ValueError for scores that hold NaN, for counts of more weights than there are, and masks that do not fit.
+    Raises: ValueError for no scores or NaN, counts of more weights than there are, and masks that do not fit.
     """
     rule = Ratio(rule) if isinstance(rule, int | float) else rule
+    if not scores:
+        raise ValueError("there are no scores of weights to select by")
     check_masks(scores, {name: mask for name, mask in (masks or {}).items() if name in scores})
     for name, values in scores.items():
         if values.isnan().any():
@@ -89,6 +94,25 @@ def mask_weights(model: nn.Module, masks: Masks) -> nn.Module:
     silent = {name: ~mask.to(weights[name].device) for name, mask in masks.items()}
     replace_all(masked, {name: weights[name].masked_fill(gone, 0.0) for name, gone in silent.items()})
     return masked
+
+
+def unit_masks(model: nn.Module, structure: Structure, plan: Plan, role: Role | None = "out") -> Masks:
+    """Masks in which the weights that read a unit that the plan removes are closed, all others open.
+
+    That silences the unit; `role` "in" closes the weights that make it, None both, which `reconstruct.refit_weights`
+    then pays for: what makes a unit that nothing reads may be as it is. Biases, and whatever else has one axis, have no
+    masks: cut the network afterwards. Raises StructureError as `cut` does.
+    """
+    check_role(role)
+    structure.bind(plan)
+    check_fits(model, structure)
+    shapes = {name: weight.shape for name, weight in plain_parameters(model).items() if weight.dim() > 1}
+    masks = {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
+    for name, units in structure.removed(plan).items():
+        for s in structure[name].slices:
+            if s.parameter in masks and role in (None, s.role):
+                masks[s.parameter].index_fill_(s.axis, torch.tensor(s.indices(structure[name].width, units)), False)
+    return masks
 
 
 def density(masks: Masks) -> float:

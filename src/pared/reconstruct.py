@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from pared.criteria.belsley import flat_weights, laplace_factor, surgeon_rounds
-from pared.criteria.layerwise import refitted, sparsegpt
+from pared.criteria.curvature import obs_step
+from pared.criteria.layerwise import alive, refitted, sparsegpt
 from pared.criteria.nettrim import net_trim_layer
 from pared.criteria.removal import Array
 from pared.criteria.sparse import hard_thresholding, on_support
 from pared.masks import Sparse, mask_weights
 from pared.signals import Layout, check_masks, plain_parameters, prunable
-from pared.signals.curvature import damped, fisher_factor, ggn_factor, gradient
+from pared.signals.curvature import damped, fisher_factor, ggn_factor, gradient, hessian, inverse
 from pared.signals.layers import input_grams, layer_values
 from pared.surgery.edit import replace_all
 from pared.types import Batch, Loss, Masks
@@ -67,18 +68,26 @@ def refit_weights(
 ) -> Sparse:
     """The least increase of the loss' quadratic model over all weights that stay, however they were chosen.
 
-    min over d of g'd + d'(A'A + ridge I)d / 2 with d = -w where `masks` is closed; A'A is the GGN or the empirical
-    Fisher matrix ("fisher": WoodFisher's update, for all weights at once), the ridge absolute, g left out unless
-    `first_order`. Solved in the space of A's rows: no n x n matrix.
+    min over d of g'd + d'(H + ridge I)d / 2 with d = -w where `masks` is closed. H is the GGN, the empirical Fisher
+    matrix ("fisher": WoodFisher's update, for all weights at once) or the exact Hessian, the ridge absolute, g left out
+    unless `first_order`. GGN and Fisher are solved in the space of the rows of their factor, without an n x n matrix.
+    With `pared.unit_masks` it is the surgeon of whole units, whose increases `criteria.group_obs` scores (where the
+    ridge is its damping times the mean diagonal); cut them afterwards.
 
-    Cost: the factor and O(rows^2 n). Source: Hassibi & Stork (1992), for a set of weights; Singh & Alistarh (2020).
+    Cost: the factor and O(rows^2 n); with the Hessian O(n^3) and memory O(n^2).
+    Raises: CurvatureError for a Hessian that is singular or indefinite in spite of the ridge, or too large.
+    Source: Hassibi & Stork (1992), for a set of weights; Singh & Alistarh (2020).
     """
-    layout, rows, w, slope = _quadratic(model, batch, loss, matrix, first_order)
+    layout = prunable(model)
     check_masks(plain_parameters(model), masks)
     open_ = {name: masks.get(name, torch.ones(shape, dtype=torch.bool)) for name, shape in layout.shapes.items()}
-    keep = layout.flat(open_).to(w.device)
-    found = layout.named(w + on_support(rows, w, keep, ridge, slope))
-    return Sparse(mask_weights(_with(model, found), masks), dict(masks))
+    keep = layout.flat(open_)
+    if matrix == "hessian":
+        w, shift = _dense_shift(model, batch, loss, keep, ridge, first_order)
+    else:
+        _, rows, w, slope = _quadratic(model, batch, loss, matrix, first_order)
+        shift = on_support(rows, w, keep.to(w.device), ridge, slope)
+    return Sparse(mask_weights(_with(model, layout.named(w + shift)), masks), dict(masks))
 
 
 def chita(
@@ -133,7 +142,7 @@ def refit_layers(model: nn.Module, batch: Batch, loss: Loss, masks: Masks, *, da
             weight, groups = found[name], len(grams[name])
             parts = zip(weight.double().flatten(1).chunk(groups), mask.flatten(1).chunk(groups), strict=True)
             solved = [
-                refitted(rows.to(gram), damped(gram, damping), keep)
+                refitted(rows.to(gram), damped(alive(gram), damping), keep)
                 for (rows, keep), gram in zip(parts, grams[name], strict=True)
             ]
             new[name] = torch.cat(solved).reshape(weight.shape)
@@ -152,7 +161,7 @@ def sparse_gpt(
     weights, new, masks = plain_parameters(model), {}, {}
     for name, gram in input_grams(model, batch, loss).items():
         rows = weights[name].to(gram).flatten(1).chunk(len(gram))
-        swept = [sparsegpt(w, damped(g, damping), ratio, block) for w, g in zip(rows, gram, strict=True)]
+        swept = [sparsegpt(w, damped(alive(g), damping), ratio, block) for w, g in zip(rows, gram, strict=True)]
         masks[name], new[name] = (torch.cat(part).reshape(weights[name].shape) for part in zip(*swept, strict=True))
     return Sparse(mask_weights(_with(model, new), masks), masks)
 
@@ -185,11 +194,22 @@ def _quadratic(
     model: nn.Module, batch: Batch, loss: Loss, matrix: str, first_order: bool
 ) -> tuple[Layout, Tensor, Tensor, Tensor | None]:
     if matrix not in ("ggn", "fisher"):
-        raise ValueError(f"the matrix must come with a factor: 'ggn' or 'fisher', got {matrix!r}")
+        raise ValueError(f"unknown matrix {matrix!r}; choose ggn, fisher or hessian")
     layout = prunable(model)
     rows = (ggn_factor if matrix == "ggn" else fisher_factor)(model, batch, loss)
     slope = gradient(model, batch, loss) if first_order else None
     return layout, rows, layout.flat(plain_parameters(model)).detach().to(rows), slope
+
+
+def _dense_shift(
+    model: nn.Module, batch: Batch, loss: Loss, keep: Tensor, ridge: float, first_order: bool
+) -> tuple[Tensor, Tensor]:
+    """The weights, and the shift of least increase under the exact Hessian that closes those outside `keep`."""
+    whole = hessian(model, batch, loss)
+    p = inverse(whole + ridge * torch.eye(len(whole)).to(whole))
+    w = prunable(model).flat(plain_parameters(model)).to(p)
+    slope = gradient(model, batch, loss) if first_order else None
+    return w, obs_step(w, p, (~keep).nonzero().flatten().tolist(), slope)[1]
 
 
 def _with(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:

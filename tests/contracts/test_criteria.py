@@ -32,6 +32,7 @@ CRITERIA = {
     "determinantal": criteria.determinantal,
     "entropy": partial(criteria.entropy, threshold=0.0),
     "greedy": criteria.greedy,
+    "group obs": criteria.group_obs,
     "greedy without repair": partial(criteria.greedy, repair=False),
     "least squares": criteria.least_squares,
     "norm": criteria.norm,
@@ -39,6 +40,7 @@ CRITERIA = {
     "norm with spread": partial(criteria.norm, spread=True),
     "predicted ablation": partial(criteria.predicted_ablation, order=1),
     "predicted ablation 2": criteria.predicted_ablation,
+    "predicted ablation of each": partial(criteria.predicted_ablation, order=1, absolute=True),
     "reranked": partial(criteria.reranked, criterion=criteria.taylor),
     "sampled": criteria.sample_diverse,
     "similarity": criteria.similarity,
@@ -47,9 +49,11 @@ CRITERIA = {
 }
 VARIANTS = {
     "determinantal", "sampled", "greedy without repair", "norm in", "norm with spread", "predicted ablation",
-    "reranked",
+    "predicted ablation of each", "reranked",
 }  # fmt: skip
 """What is tried on few kinds of network: it shares its way of looking with others (and determinants tie easily)."""
+LONG = [("group obs", n) for n in ("lstm", "gru", "rnn", "cnn")]
+"""What takes its time, for one slow test."""
 PAIRS = [
     (c, n)
     for c in CRITERIA
@@ -57,9 +61,11 @@ PAIRS = [
     if (not c.startswith("junk") or n in RECURRENT)
     and (c, n) != ("least squares", "tied")
     and (c not in VARIANTS or n in FIRST or n == "cnn")
+    and (c != "group obs" or n == "mlp")
 ]
 CALLS_LOSS = (
     "ablation", "taylor of the loss", "greedy", "greedy without repair", "predicted ablation", "predicted ablation 2",
+    "predicted ablation of each", "group obs",
 )  # fmt: skip
 first_pairs = pytest.mark.parametrize(("criterion", "network"), [p for p in PAIRS if p[1] in FIRST])
 
@@ -257,6 +263,14 @@ def test_the_published_permutation_is_the_one_written_out(network):
 def test_the_published_laws_hold(criterion, network):
     model = NETWORKS[network]()
     check_criterion(CRITERIA[criterion], model, data_of(network, model), mse_loss, informed=criterion not in DRAWN)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("criterion", "network"), LONG)
+def test_what_takes_long_keeps_the_laws_too(criterion, network):
+    model = NETWORKS[network]()
+    check_criterion(CRITERIA[criterion], model, data_of(network, model), mse_loss)
+    test_higher_means_keep(criterion, network)
 
 
 @pytest.mark.parametrize("network", [name for name in NETWORKS if name not in RECURRENT])

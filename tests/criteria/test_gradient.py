@@ -8,12 +8,15 @@ from torch import nn
 from torch.nn.functional import l1_loss, mse_loss
 
 import reference
+import reference_units as slow
 from networks import batch, forecaster, mlp
-from pared.criteria import taylor
+from pared.criteria import predicted_ablation, taylor
 from pared.surgery import trace
 from pared.types import Batch
 
 NETWORKS = {"mlp": mlp, **{cell: lambda seed, cell=cell: forecaster(cell, seed) for cell in ("lstm", "gru", "rnn")}}
+
+EACH = [pytest.param(name, marks=() if name == "mlp" else pytest.mark.slow) for name in NETWORKS]
 
 
 @given(
@@ -82,3 +85,35 @@ def test_gradients_are_found_where_the_caller_switched_them_off():
     for name, values in taylor(model, data, l1_loss).items():
         assert torch.equal(values, quiet[name])
         assert float(values.max()) > 0
+
+
+@pytest.mark.parametrize(("of", "power"), [("output", 2), ("output", 1), ("loss", 1), ("loss", 2)])
+@pytest.mark.parametrize("name", EACH)
+def test_taylor_is_the_derivative_unit_by_unit(name, of, power):
+    model = NETWORKS[name](0)
+    data = batch(model, samples=3)
+    scores = taylor(model, data, mse_loss, of=of, power=power)
+    expected = slow.taylor(model, trace(model, data.x), data, mse_loss if of == "loss" else None, power)
+    for group, values in expected.items():
+        assert scores[group].tolist() == pytest.approx(values, rel=1e-10, abs=1e-14)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize("name", EACH)
+def test_predicted_ablation_is_the_series_unit_by_unit(name, absolute, order):
+    model = NETWORKS[name](0)
+    data = batch(model, samples=3)
+    scores = predicted_ablation(model, data, mse_loss, order=order, absolute=absolute)
+    expected = slow.foretold(model, trace(model, data.x), data, mse_loss, order, absolute)
+    for group, values in expected.items():
+        assert scores[group].tolist() == pytest.approx(values, rel=1e-10, abs=1e-14)
+
+
+def test_first_order_sizes_are_taylors_of_the_loss():
+    model = forecaster()
+    data = batch(model)
+    one = predicted_ablation(model, data, mse_loss, order=1, absolute=True)
+    two = taylor(model, data, mse_loss, of="loss", power=1)
+    for name in one:
+        torch.testing.assert_close(one[name], two[name])

@@ -1,79 +1,44 @@
 """Criteria of whole layers against their formulas, and the loop that takes layers out."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
+import reference_layers as slow
+from deep_networks import NETWORKS, convolutional, data, deep, recurrent, residual, seeded
 from networks import snapshot, unchanged
 from pared import criteria
 from pared.criteria.layers import unbiased_cka
 from pared.lean import Part, fit_watching_layers, shed_layers
-from pared.models import Forecaster
 from pared.schedules import Cosine
 from pared.surgery import StructureError, drop_layer, droppable, replay
 from pared.training import TrainConfig, fit
 from pared.types import Batch
 
-SLOW = pytest.mark.slow
-LAYERS = ["block_influence", "cka", "layer_ablation", "probe_gain", "reinitialisation", "replaceability"]
-
-
-class Block(nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.norm, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-
-    def forward(self, x):
-        return x + self.down(torch.relu(self.up(self.norm(x))))
-
-
-def seeded(build):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return build().double()
-
-
-def deep(width=6):
-    return seeded(
-        lambda: nn.Sequential(
-            nn.Linear(4, width), nn.ReLU(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, width), nn.ReLU(),
-            nn.Linear(width, 2),
-        )
-    )  # fmt: skip
-
-
-def residual():
-    return seeded(lambda: nn.Sequential(nn.Linear(4, 5), Block(5), Block(5), nn.Linear(5, 2)))
-
-
-def recurrent():
-    return Forecaster(1, (4, 4, 3), (), init="torch").double()
-
-
-NETWORKS = {"deep": deep, "residual": residual, "recurrent": recurrent}
-
-
-def data(name, samples=60, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    shape = (samples, 5, 1) if name == "recurrent" else (samples, 4)
-    x = torch.randn(shape, generator=generator, dtype=torch.float64)
-    return Batch(x, torch.randn(samples, 1 if name == "recurrent" else 2, generator=generator, dtype=torch.float64))
+LAYERS = [
+    "block_influence", "cka", "layer_ablation", "learned_gate", "probe_gain", "reinitialisation", "replaceability",
+]  # fmt: skip
 
 
 def test_what_can_be_dropped():
     assert droppable(deep(), data("deep").x) == ("0", "2", "4")
     assert droppable(residual(), data("residual").x) == ("1", "1.up", "2", "2.up")
+    assert droppable(convolutional(), data("convolutional").x) == ("1", "2")
     assert droppable(recurrent(), data("recurrent").x) == ("recurrent.0", "recurrent.1", "recurrent.2")
 
 
 @pytest.mark.parametrize(
-    "name", ["deep", *(pytest.param(n, marks=pytest.mark.slow) for n in ("residual", "recurrent"))]
+    "name",
+    ["deep", *(pytest.param(n, marks=pytest.mark.slow) for n in ("residual", "convolutional", "recurrent", "gru"))],
 )
 @pytest.mark.parametrize("criterion", LAYERS)
 def test_laws(criterion, name):
-    model, batch = NETWORKS[name](), data(name)
+    model = recurrent("gru") if name == "gru" else NETWORKS[name]()
+    batch = data("recurrent" if name == "gru" else name)
     before, state = snapshot(model), torch.get_rng_state().clone()
     scores = getattr(criteria, criterion)(model, batch, mse_loss)
     unchanged(before, model)
@@ -85,17 +50,50 @@ def test_laws(criterion, name):
     assert all(torch.equal(scores[layer], again[layer]) for layer in scores)
 
 
+def rows_of(model):
+    """What enters and leaves each hidden layer of `deep`, and what its reader makes."""
+    batch = data("deep")
+    with torch.no_grad():
+        for k in (0, 2, 4):
+            enters, leaves = model[:k](batch.x), model[: k + 2](batch.x)
+            yield str(k), enters.numpy(), leaves.numpy(), (leaves @ model[k + 2].weight.T).numpy()
+
+
 def test_replaceability_is_the_residual_of_the_best_linear_map():
+    model = deep()
+    found = criteria.replaceability(model, data("deep"), mse_loss, ridge=1e-3)
+    for layer, enters, _, made in rows_of(model):
+        assert float(found[layer]) == pytest.approx(slow.unexplained(enters, made, 1e-3), rel=1e-10)
+
+
+def test_cka_compares_what_enters_with_what_leaves():
+    model = deep()
+    found = criteria.cka(model, data("deep"), mse_loss)
+    for layer, enters, leaves, _ in rows_of(model):
+        assert float(found[layer]) == pytest.approx(1 - slow.cka(enters, leaves), rel=1e-10)
+
+
+def test_probe_gain_is_a_ridge_regression_on_every_other_row():
     model, batch = deep(), data("deep")
-    found = criteria.replaceability(model, batch, mse_loss, ridge=1e-12)
-    x, model = batch.x, model.requires_grad_(False)
-    for k, layer in ((0, "0"), (2, "2"), (4, "4")):
-        enters, leaves = model[:k](x), model[: k + 2](x)
-        z = leaves @ model[k + 2].weight.T
-        design = torch.cat([enters, torch.ones(len(x), 1, dtype=torch.float64)], dim=1)
-        fit = design @ torch.linalg.lstsq(design, z).solution
-        expected = (z - fit).square().sum() / (z - z.mean(0)).square().sum()
-        assert float(found[layer]) == pytest.approx(float(expected), rel=1e-6)
+    found = criteria.probe_gain(model, batch, mse_loss)
+    for layer, enters, leaves, _ in rows_of(model):
+        expected = slow.probe(leaves, batch.y.numpy()) - slow.probe(enters, batch.y.numpy())
+        assert float(found[layer]) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_reinitialisation_is_the_mean_loss_with_fresh_weights():
+    model, batch = deep(), data("deep")
+    found = criteria.reinitialisation(model, batch, mse_loss, draws=3, seed=7)
+    whole = float(mse_loss(model(batch.x), batch.y).detach())
+    for layer in (0, 2, 4):
+        losses = []
+        for draw in range(3):
+            fresh = copy.deepcopy(model)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(7 + draw)
+                fresh[layer].reset_parameters()
+            losses.append(float(mse_loss(fresh(batch.x), batch.y).detach()))
+        assert float(found[str(layer)]) == pytest.approx(sum(losses) / 3 - whole, rel=1e-10, abs=1e-14)
 
 
 def test_a_linear_layer_and_an_idle_block_score_nothing():
@@ -113,25 +111,17 @@ def test_a_linear_layer_and_an_idle_block_score_nothing():
 def test_block_influence_row_by_row():
     model, batch = residual(), data("residual")
     enters = model[0](batch.x).detach()
-    leaves = model[1](enters).detach()
-    cosines = [float(a @ b / (a.norm() * b.norm())) for a, b in zip(enters, leaves, strict=True)]
     found = criteria.block_influence(model, batch, mse_loss)
-    assert float(found["1"]) == pytest.approx(1 - sum(cosines) / len(cosines), rel=1e-9)
+    expected = slow.block_influence(enters.numpy(), model[1](enters).detach().numpy())
+    assert float(found["1"]) == pytest.approx(expected, rel=1e-10)
 
 
-def naive_cka(x, y):
-    n = len(x)
-    k, m = x @ x.T, y @ y.T
-    np.fill_diagonal(k, 0)
-    np.fill_diagonal(m, 0)
-    one = np.ones(n)
-
-    def h(a, b):
-        trace = np.trace(a @ b)
-        both = (one @ a @ one) * (one @ b @ one) / ((n - 1) * (n - 2))
-        return (trace + both - 2 / (n - 2) * (one @ a @ b @ one)) / (n * (n - 3))
-
-    return h(k, m) / np.sqrt(h(k, k) * h(m, m))
+def test_a_row_of_an_image_is_a_place_with_its_channels():
+    model, batch = convolutional(), data("convolutional")
+    enters = model[0](batch.x).detach()
+    pair = (t.movedim(1, -1).flatten(0, -2).numpy() for t in (enters, model[1](enters).detach()))
+    found = criteria.block_influence(model, batch, mse_loss)
+    assert float(found["1"]) == pytest.approx(slow.block_influence(*pair), rel=1e-10)
 
 
 def test_unbiased_cka():
@@ -139,7 +129,7 @@ def test_unbiased_cka():
     x, y = rng.normal(size=(30, 4)), rng.normal(size=(30, 6))
     y[:, :4] += x
     found = float(unbiased_cka(torch.tensor(x), torch.tensor(y)))
-    assert found == pytest.approx(naive_cka(x.copy(), y.copy()), rel=1e-10)
+    assert found == pytest.approx(slow.cka(x.copy(), y.copy()), rel=1e-10)
     rotation = np.linalg.qr(rng.normal(size=(4, 4)))[0]
     assert float(unbiased_cka(torch.tensor(x), torch.tensor(3 * x @ rotation))) == pytest.approx(1)
     noise = [float(unbiased_cka(*torch.randn(2, 20, 50, dtype=torch.float64))) for _ in range(200)]
@@ -230,3 +220,13 @@ def test_nothing_is_shed_where_nothing_may_be_lost():
     lean = shed_layers(full, split, TrainConfig(epochs=1, lr=1e-9), limit=lambda error: error / 100)
     assert lean.dropped == ()
     assert lean.fit is full
+
+
+@pytest.mark.parametrize("score", [torch.tensor(torch.nan), torch.ones(3)])
+def test_scores_that_rank_nothing_are_refused(score):
+    split = problem()
+    full = fit(deep().float(), split, TrainConfig(epochs=1))
+    with pytest.raises(ValueError, match=r"score of layer '2' is .*; it must be one number, and not NaN"):
+        shed_layers(full, split, TrainConfig(epochs=1), lambda *_: {"2": score})
+    with pytest.raises(StructureError, match="no module 'nowhere'"):
+        shed_layers(full, split, TrainConfig(epochs=1), lambda *_: {"nowhere": torch.zeros(())})

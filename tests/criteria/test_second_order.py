@@ -10,10 +10,12 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 import reference_curvature as reference
 from networks import batch, forecaster, mlp
-from pared import criteria
+from pared import criteria, unit_masks
 from pared.criteria.curvature import obs_step
+from pared.reconstruct import refit_weights
 from pared.signals import CurvatureError, plain_parameters, prunable
 from pared.signals import curvature as signals
+from pared.surgery import Plan, StructureError, by_unit, cut, trace
 from pared.types import Batch
 
 TANH = (np.tanh, lambda a: 1 - np.tanh(a) ** 2, lambda a: -2 * np.tanh(a) * (1 - np.tanh(a) ** 2))
@@ -31,6 +33,10 @@ def data(samples=5, outputs=2):
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(samples, 3, dtype=torch.float64, generator=generator)
     return Batch(x, torch.randn(samples, outputs, dtype=torch.float64, generator=generator))
+
+
+def forecaster_of_two():
+    return forecaster("lstm", 0, (2,), (2,))
 
 
 def flat(model, scores):
@@ -159,3 +165,109 @@ def test_woodfisher_is_woodburys_recursion_block_by_block(block):
     np.testing.assert_allclose(found, sloped, rtol=1e-8, atol=1e-12)
     with pytest.raises(ValueError, match="damping must be positive"):
         criteria.woodfisher(model, given_, mse_loss, damping=0.0)
+
+
+@pytest.mark.parametrize("matrix", ["ggn", "fisher"])
+def test_the_recursion_over_samples_arrives_at_the_inverse(matrix):
+    model, given_ = chain(), data(40)
+    whole = (
+        reference.ggn(model, given_, "mse") if matrix == "ggn" else reference.fisher(model, given_, mse_loss)
+    ).numpy()
+    ridge = 1e-2 * np.mean(np.diag(whole))
+    found = signals.recursive_inverse(model, given_, mse_loss, 1e-2, matrix == "fisher").numpy()
+    np.testing.assert_allclose(found, np.linalg.inv(whole + ridge * np.eye(len(whole))), rtol=1e-9, atol=1e-9)
+    rows = (signals.fisher_factor if matrix == "fisher" else signals.ggn_factor)(model, given_, mse_loss).numpy()
+    one_by_one = reference.woodbury(rows * np.sqrt(len(rows)), ridge)
+    np.testing.assert_allclose(found, one_by_one, rtol=1e-9, atol=1e-9)
+    plain, recursive = (
+        flat(model, criteria.obs(model, given_, mse_loss, matrix=matrix, damping=1e-2, recursive=r))
+        for r in (False, True)
+    )
+    np.testing.assert_allclose(recursive, plain, rtol=1e-10)
+
+
+def test_the_recursion_says_what_it_needs():
+    with pytest.raises(ValueError, match="no sum over samples' rows"):
+        criteria.obs(chain(), data(), mse_loss, matrix="hessian", recursive=True)
+    with pytest.raises(CurvatureError, match="both must be positive; got 0 and"):
+        criteria.obs(chain(), data(), mse_loss, damping=0.0, recursive=True)
+
+
+def near_minimum(model, given_):
+    """Targets that the network nearly meets, so that the exact Hessian is nearly positive."""
+    return given_._replace(y=(model(given_.x) + 1e-3 * given_.y).detach())
+
+
+@pytest.mark.parametrize("role", [None, "out", "in"])
+@pytest.mark.parametrize(("make", "matrix"), [(mlp, "ggn"), (mlp, "hessian"), (forecaster_of_two, "fisher")])
+def test_group_obs_removes_all_of_a_units_weights_at_once(make, matrix, role):
+    model = make()
+    given_ = near_minimum(model, batch(model, 8))
+    whole = {
+        "ggn": lambda: reference.ggn(model, given_, "mse"),
+        "fisher": lambda: reference.fisher(model, given_, mse_loss),
+        "hessian": lambda: reference.hessian(model, given_, mse_loss),
+    }[matrix]().numpy()
+    whole = whole + 1e-1 * np.mean(np.diag(whole)) * np.eye(len(whole))
+    w, structure = weights_of(model), trace(model, given_.x[:1])
+    scores = criteria.group_obs(model, given_, mse_loss, matrix=matrix, damping=1e-1, role=role)
+    assert scores.keys() == {group.name for group in structure}
+    for group in structure:
+        for j, places in enumerate(reference.unit_weights(model, group, role)):
+            p = np.linalg.inv(whole)[np.ix_(places, places)]
+            formula = w[places] @ np.linalg.inv(p) @ w[places] / 2
+            assert float(scores[group.name][j]) == pytest.approx(formula, rel=1e-8)
+            assert float(scores[group.name][j]) == pytest.approx(reference.removal(whole, w, places)[0], rel=1e-8)
+
+
+def test_group_obs_with_the_gradient_and_its_shift():
+    """What a score foretells is what the quadratic model gives at the weights that `refit_weights` finds."""
+    model = mlp()
+    given_ = near_minimum(model, batch(model, 40))
+    structure = trace(model, given_.x)
+    w, g = weights_of(model), signals.gradient(model, given_, mse_loss).numpy()
+    for matrix in ("ggn", "fisher", "hessian"):
+        h = {"ggn": signals.ggn, "fisher": signals.fisher, "hessian": signals.hessian}[matrix]
+        h = h(model, given_, mse_loss).numpy()
+        ridge = 1e-2 * np.mean(np.diag(h))
+        h = h + ridge * np.eye(len(h))
+        scores = criteria.group_obs(model, given_, mse_loss, matrix=matrix, damping=1e-2, gradient=True)
+        plan = Plan({"first": (0, 1, 3)})
+        masks = unit_masks(model, structure, plan, None)
+        found = refit_weights(model, given_, mse_loss, masks, matrix=matrix, ridge=ridge, first_order=True)
+        shift = weights_of(found.model) - w
+        assert float(scores["first"][2]) == pytest.approx(g @ shift + shift @ h @ shift / 2, rel=1e-6)
+        small = cut(found.model, structure, plan)
+        torch.testing.assert_close(small(given_.x), found.model(given_.x), rtol=1e-12, atol=1e-12)
+
+
+def test_unit_masks_close_what_makes_and_reads_a_unit():
+    model = mlp()
+    structure = trace(model, batch(model).x)
+    plan = Plan({"first": (0, 2)})
+    masks = unit_masks(model, structure, plan, None)
+    assert masks.keys() == prunable(model).shapes.keys()
+    assert masks["first.weight"].all(dim=1).tolist() == [True, False, True, False]
+    assert masks["second.weight"].all(dim=0).tolist() == [True, False, True, False]
+    assert masks["last.weight"].all()
+    reading = unit_masks(model, structure, plan)
+    assert reading["first.weight"].all()
+    assert torch.equal(reading["second.weight"], masks["second.weight"])
+    with pytest.raises(StructureError, match="keep at least one"):
+        unit_masks(model, structure, Plan({"first": ()}))
+    for call in (
+        lambda: unit_masks(model, structure, plan, "both"),
+        lambda: criteria.group_obs(model, batch(model), mse_loss, role="both"),
+        lambda: by_unit(criteria.magnitude(model, batch(model), mse_loss), structure, "both"),
+    ):
+        with pytest.raises(ValueError, match="a role is 'in' or 'out', or None for both; got 'both'"):
+            call()
+
+
+def test_group_obs_of_a_network_too_large_names_what_to_use(monkeypatch):
+    monkeypatch.setattr("pared.signals.curvature.DENSE_BYTES", 10_000)
+    model = mlp()
+    with pytest.raises(CurvatureError, match=r"67 weights needs 0\.0 GiB .* use least_squares \(units, one small"):
+        criteria.group_obs(model, batch(model), mse_loss)
+    with pytest.raises(ValueError, match="unknown matrix 'gnn'"):
+        criteria.group_obs(model, batch(model), mse_loss, matrix="gnn")

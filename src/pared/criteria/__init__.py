@@ -9,10 +9,11 @@ from pared.criteria.activation import activation, entropy
 from pared.criteria.baseline import random
 from pared.criteria.bayesian import group_jeffreys, horseshoe, variational_dropout
 from pared.criteria.belsley import belsley, belsley_obs
-from pared.criteria.curvature import obd, obs, woodfisher
+from pared.criteria.curvature import group_obs, obd, obs, woodfisher
+from pared.criteria.gated import learned_gate
 from pared.criteria.gradient import predicted_ablation, taylor
 from pared.criteria.greedy import greedy, reranked
-from pared.criteria.initial import grasp, movement, snip, synflow
+from pared.criteria.initial import gradient_covariance, grasp, movement, snip, synflow
 from pared.criteria.layers import block_influence, cka, layer_ablation, probe_gain, reinitialisation, replaceability
 from pared.criteria.layerwise import layer_obs, obc, wanda
 from pared.criteria.posterior import snr
@@ -30,13 +31,16 @@ __all__ = [
     "determinantal",
     "deviation",
     "entropy",
+    "gradient_covariance",
     "grasp",
     "greedy",
     "group_jeffreys",
+    "group_obs",
     "horseshoe",
     "junk",
     "layer_ablation",
     "layer_obs",
+    "learned_gate",
     "least_squares",
     "magnitude",
     "movement",

@@ -8,10 +8,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pared.data.batches import example, suited_batch
+from pared.signals import Layout, plain_parameters, prunable
 from pared.signals import curvature as signals
-from pared.signals import plain_parameters, prunable
 from pared.signals.curvature import inverse, inverse_parts
 from pared.signals.recursion import backward_diagonal
+from pared.surgery import Group, trace
+from pared.surgery.slices import Role, check_role
 from pared.types import Batch, Loss, Scores
 
 Matrix = Literal["ggn", "fisher", "hessian"]
@@ -72,25 +75,83 @@ def obs(
     matrix: Matrix = "ggn",
     damping: float = 1e-4,
     gradient: bool = False,
+    recursive: bool = False,
 ) -> Scores:
     """Optimal brain surgeon: s_q = w_q^2 / (2 [H^-1]_qq), the loss that removing a weight adds once the others make up.
 
     H is the GGN, the empirical Fisher matrix or the exact Hessian, plus damping * mean(diag H) I. With `gradient`,
-    s_q = (w_q - [H^-1 g]_q)^2 / (2 [H^-1]_qq) - g' H^-1 g / 2, right also away from a minimum. `obs_step` gives the
-    shift of the others, for one weight or many; `pared.reconstruct.surgeon` makes it.
+    s_q = (w_q - [H^-1 g]_q)^2 / (2 [H^-1]_qq) - g' H^-1 g / 2, right also away from a minimum. With `recursive` H^-1 is
+    built up from the samples, as published (not for the exact Hessian): sooner where they are few. `obs_step` gives
+    the shift of the others, for one weight or many; `pared.reconstruct.surgeon` makes it.
 
     Scores: weight parameter -> its shape, unit of the loss, >= 0 (any sign with `gradient`); comparable between layers.
-    Cost: the matrix and O(n^3); memory O(n^2).
+    Cost: the matrix and O(n^3), or `recursive` O(samples outputs n^2); memory O(n^2).
     Raises: CurvatureError for a loss without second derivative, a matrix that is singular or indefinite after damping,
     and networks too large for it.
     Source: Hassibi & Stork, Second order derivatives for network pruning (1992); with the gradient Singh &
     Alistarh, WoodFisher (2020) ("WoodTaylor").
     """
-    if matrix not in MATRICES:
-        raise ValueError(f"unknown matrix {matrix!r}; choose one of {', '.join(MATRICES)}")
-    p = inverse(MATRICES[matrix](model, batch, loss), damping)
+    _check_matrix(matrix)
+    if recursive and matrix == "hessian":
+        raise ValueError("the exact Hessian is no sum over samples' rows; use matrix='ggn' or 'fisher' with recursive")
+    if recursive:
+        p = signals.recursive_inverse(model, batch, loss, damping, matrix == "fisher")
+    else:
+        p = inverse(MATRICES[matrix](model, batch, loss), damping)
     w = _weights(model).to(p)
     return prunable(model).named(_surgeon(w, p.diagonal(), _slope(model, batch, loss, gradient), p))
+
+
+def group_obs(
+    model: nn.Module,
+    batch: Batch,
+    loss: Loss,
+    *,
+    matrix: Matrix = "ggn",
+    damping: float = 1e-4,
+    gradient: bool = False,
+    role: Role | None = None,
+) -> Scores:
+    """Optimal brain surgeon of whole units: the loss that removing all weights of a unit at once adds.
+
+        s_j = w_S' ([H^-1]_SS)^-1 w_S / 2
+
+    once all other weights make up, with S the prunable weights that make or read unit j (`role` "out": only those that
+    read it, which is enough to silence it) and H as in `obs`; with `gradient` as `obs_step` has it. The shift of the
+    others is `pared.reconstruct.refit_weights` with `pared.unit_masks`, for one unit or many, best of those that read.
+
+    Scores: group -> (units,), unit of the loss, >= 0 (any sign with `gradient`); comparable between groups. A group
+    whose units no prunable weight makes or reads is left out.
+    Cost: the matrix and O(n^3), O(n |S| + |S|^3) a unit; memory O(n^2).
+    Raises: CurvatureError as `obs`; for networks too large `least_squares` does the same layer by layer.
+    Source: Hassibi & Stork (1992), for a set of weights.
+    """
+    _check_matrix(matrix)
+    check_role(role)
+    layout, batch = prunable(model), suited_batch(batch, model)
+    signals.check_dense(layout.size, "least_squares (units, one small matrix for each layer that reads them)")
+    structure = trace(model, example(batch.x))
+    p = inverse(MATRICES[matrix](model, batch, loss), damping)
+    w, g = _weights(model).to(p), _slope(model, batch, loss, gradient)
+    scores: Scores = {}
+    for group in structure:
+        places = unit_places(layout, group, role)
+        if places:
+            increases = [obs_step(w, p, each.tolist(), g)[0] for each in places]
+            scores[group.name] = torch.tensor(increases, dtype=p.dtype, device=p.device)
+    return scores
+
+
+def unit_places(layout: Layout, group: Group, role: Role | None = None) -> list[Tensor]:
+    """For each unit of a group, where the weights that make or read it lie in the flat vector, each place once."""
+    places: list[list[Tensor]] = [[] for _ in range(group.width)]
+    for s in group.slices:
+        if s.parameter in layout.shapes and role in (None, s.role):
+            shape, span = layout.shapes[s.parameter], layout.place(s.parameter)
+            own = torch.arange(span.start, span.stop).reshape(shape)
+            for j, found in enumerate(places):
+                found.append(own.index_select(s.axis, torch.tensor(s.indices(group.width, [j]))).flatten())
+    return [torch.unique(torch.cat(found)) for found in places if found]
 
 
 def obs_step(
@@ -142,6 +203,11 @@ def woodfisher(
         diagonal, (free,) = inverse_parts(rows[:, span], damping, slope[None])
         parts.append((w[span] - free).square() / (2 * diagonal) - slope @ free / 2)
     return prunable(model).named(torch.cat(parts))
+
+
+def _check_matrix(matrix: str) -> None:
+    if matrix not in MATRICES:
+        raise ValueError(f"unknown matrix {matrix!r}; choose one of {', '.join(MATRICES)}")
 
 
 def _weights(model: nn.Module) -> Tensor:

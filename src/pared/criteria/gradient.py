@@ -1,7 +1,9 @@
 """Criteria from gradients with respect to units."""
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from functools import partial
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pared.data.batches import example, suited_batch
 from pared.signals import forked, gated, open_gates, private, unit_gradients, unrolled
+from pared.signals.gates import each
 from pared.surgery import trace
 from pared.types import Batch, Loss, Scores
 
@@ -59,16 +62,19 @@ def taylor(
     return {name: each.mean(dim=0) for name, each in gradients.items()}
 
 
-def predicted_ablation(model: nn.Module, batch: Batch, loss: Loss, *, order: Literal[1, 2] = 2) -> Scores:
+def predicted_ablation(
+    model: nn.Module, batch: Batch, loss: Loss, *, order: Literal[1, 2] = 2, absolute: bool = False
+) -> Scores:
     """The loss that removing one unit adds, as a Taylor series of `ablation` in the unit's gate m_j = 1 foretells it.
 
     order 1: s_j = -dL/dm_j = -sum h_j dL/dh_j;   order 2: s_j = -dL/dm_j + (1/2) d2L/dm_j^2
 
     over samples, time steps and places, all exact derivatives (the published recursion drops cross terms). Signed:
-    below 0 the network is foretold to do better without the unit.
+    below 0 the network is foretold to do better without the unit. `absolute` takes the mean over samples of each one's
+    |s_j| instead: samples that a unit helps and samples that it harms do not cancel.
 
-    Scores: group -> (units,), unit of the loss, any sign; comparable between groups.
-    Cost: one forward and one backward pass; for order 2 another backward pass a unit.
+    Scores: group -> (units,), unit of the loss, any sign (>= 0 with `absolute`); comparable between groups.
+    Cost: one forward and one backward pass; for order 2 another backward pass a unit; `absolute`: sample by sample.
     Raises: RuntimeError where an operation of the network has no second derivative.
     Source: Wolfe, Sharma, Drude & Raj, The Incredible Shrinking Neural Network (2017), with exact second derivatives.
     """
@@ -76,14 +82,30 @@ def predicted_ablation(model: nn.Module, batch: Batch, loss: Loss, *, order: Lit
     structure = trace(model, example(batch.x))
     call, gates = gated(unrolled(private(model)), structure), open_gates(model, structure)
     gates = {name: gate.requires_grad_() for name, gate in gates.items()}
-    with forked(model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused kernels have one derivative
-        value = loss(call(gates, batch.x), batch.y)
-        slopes = torch.autograd.grad(value, list(gates.values()), create_graph=order == 2, materialize_grads=True)
-        scores = {name: -slope.detach() for name, slope in zip(gates, slopes, strict=True)}
-        if order == 2:
-            for (name, gate), slope in zip(gates.items(), slopes, strict=True):
-                scores[name] = scores[name] + _curvature(slope, gate) / 2
+    parts = _samples(batch) if absolute else [batch]
+    scores: Scores = {}
+    for x, y in parts:
+        with forked(model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused kernels have one derivative
+            found = _series(loss(call(gates, x), y), gates, order)
+        for name, values in found.items():
+            scores[name] = scores.get(name, 0.0) + (values.abs() / len(parts) if absolute else values)
     return scores
+
+
+def _samples(batch: Batch) -> list[Batch]:
+    """Every sample as a batch of its own."""
+    one = [partial(torch.narrow, dim=0, start=n, length=1) for n in range(len(batch.y))]
+    return [Batch(cast(Tensor, each(batch.x, pick)), pick(batch.y)) for pick in one]
+
+
+def _series(value: Tensor, gates: Mapping[str, Tensor], order: int) -> Scores:
+    """-dL/dm, and for order 2 + (1/2) d2L/dm2, of every gate m by itself."""
+    slopes = torch.autograd.grad(value, list(gates.values()), create_graph=order == 2, materialize_grads=True)
+    found = {name: -slope.detach() for name, slope in zip(gates, slopes, strict=True)}
+    if order == 2:
+        for (name, gate), slope in zip(gates.items(), slopes, strict=True):
+            found[name] = found[name] + _curvature(slope, gate) / 2
+    return found
 
 
 def _curvature(slope: Tensor, gate: Tensor) -> Tensor:

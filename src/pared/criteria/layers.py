@@ -2,7 +2,9 @@
 
 They score what `pared.surgery.droppable` names. X (rows, d) is what the readers of a layer would read without it, Y
 (rows, d') what they read, Z what they make of it before their bias; a row is a sample, or one of its steps. Of a
-residual block X enters and Y leaves. The network takes one tensor.
+residual block X enters and Y leaves; of one with convolutions a row is a place, its channels the values. Convolutions
+themselves cannot be dropped, as their readers could not be refitted to look at other channels. The network takes one
+tensor.
 """
 
 import copy
@@ -22,6 +24,7 @@ from pared.surgery import StructureError, drop_layer
 from pared.surgery.drop import droppable, dropped, is_layer, without
 from pared.types import Batch, Loss, Scores
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 ROWS = 2048
 """How many rows, evenly spread, the measures that compare rows with each other look at."""
 
@@ -122,7 +125,8 @@ def probe_gain(model: nn.Module, batch: Batch, loss: Loss) -> Scores:
     """How much better a linear probe predicts the targets from Y than from X, on rows it was not fitted to.
 
     Targets of whole numbers: accuracy of a logistic regression; others: R^2 of a ridge regression; both on
-    standardised values of the last step, fitted to every other sample and measured on the rest. `loss` is not used.
+    standardised values of the last step (of images: means over places), fitted to every other sample and measured on
+    the rest. `loss` is not used.
 
     Scores: layer -> (), share right or of variance, any sign; comparable. Cost: two forward passes and two probes a
     layer. Source: Alain & Bengio, Understanding intermediate layers using linear classifier probes (2016).
@@ -131,12 +135,13 @@ def probe_gain(model: nn.Module, batch: Batch, loss: Loss) -> Scores:
     target = batch.y.detach().cpu()
 
     def gain(seen: list[_Seen]) -> Tensor:
-        return torch.tensor(_probe(seen[0].y, target) - _probe(seen[0].x, target))
+        return torch.tensor(_probe(seen[0].y, target) - _probe(seen[0].x, target), dtype=torch.float64)
 
     return _of_rows(model, batch, gain, flat=False)
 
 
 def _probe(values: Tensor, target: Tensor) -> float:
+    values = values.flatten(1, -2).mean(dim=1) if values.dim() > 3 else values
     values = (values[:, -1] if values.dim() > 2 else values).cpu()
     probe = LogisticRegression(max_iter=1000) if not target.is_floating_point() else Ridge()
     fitted = make_pipeline(StandardScaler(), probe).fit(values[::2].numpy(), target[::2].numpy())
@@ -202,6 +207,8 @@ def _of_rows(
 def _seen(model: nn.Module, name: str, x: Tensor) -> list[_Seen]:
     if not is_layer(model, name):
         ((enters, leaves),) = module_calls(model, [name], x)[name]
+        if any(isinstance(module, CONVOLUTIONS) for module in model.get_submodule(name).modules()):
+            enters, leaves = enters.movedim(1, -1), leaves.movedim(1, -1)
         return [_Seen(enters.double(), leaves.double())]
     edit, weights = without(model, name, x), plain_parameters(model)
     paths = {reader.parameter: reader.parameter.rpartition(".")[0] for reader in edit.readers}

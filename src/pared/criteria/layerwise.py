@@ -40,7 +40,7 @@ def layer_obs(model: nn.Module, batch: Batch, loss: Loss, *, damping: float = 1e
     """
 
     def score(rows: Tensor, gram: Tensor) -> Tensor:
-        return rows.square() / (2 * inverse(_alive(gram), damping).diagonal())
+        return rows.square() / (2 * inverse(alive(gram), damping).diagonal())
 
     return _by_layer(model, batch, loss, score)
 
@@ -57,7 +57,7 @@ def obc(model: nn.Module, batch: Batch, loss: Loss, *, damping: float = 1e-2) ->
     """
 
     def score(rows: Tensor, gram: Tensor) -> Tensor:
-        order, losses = obc_trace(rows, damped(_alive(gram), damping))
+        order, losses = obc_trace(rows, damped(alive(gram), damping))
         return torch.empty_like(losses).scatter_(1, order, losses.cummax(dim=1).values)
 
     return _by_layer(model, batch, loss, score)
@@ -131,7 +131,7 @@ def sparsegpt(rows: Tensor, hessian: Tensor, ratio: float, block: int = 128) -> 
     return keep, w
 
 
-def _alive(gram: Tensor) -> Tensor:
+def alive(gram: Tensor) -> Tensor:
     """An input that is always zero gets a curvature of one: its weights do nothing, and the matrix has an inverse."""
     dead = gram.diagonal() == 0
     return gram + torch.diag(dead.to(gram))

@@ -10,7 +10,7 @@ Lam_i = d2 loss_i / d output_i^2 and g_i = d loss_i / d w:
 Source: Martens, New insights and perspectives on the natural gradient method (2020).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import cast
 
 import torch
@@ -27,13 +27,17 @@ AT_A_TIME = 64
 """How many rows of a Hessian are found together."""
 
 
-def check_dense(size: int, instead: str = "obc or sparsegpt (one small matrix a layer)") -> None:
+BLOCKWISE = "obc or sparse_gpt (one small matrix a layer), woodfisher with blocks, or chita"
+"""What does without a dense matrix over all weights."""
+
+
+def check_dense(size: int, instead: str = BLOCKWISE) -> None:
     """Raises CurvatureError where dense size x size matrices would not fit into `DENSE_BYTES`."""
     needed, gib = 3 * 8 * size * size, 2**30
     if needed > DENSE_BYTES:
         raise CurvatureError(
             f"dense curvature of {size:,} weights needs {needed / gib:,.1f} GiB (three {size:,} x {size:,} matrices in "
-            f"float64), the limit is {DENSE_BYTES / gib:,.1f} GiB; use {instead}, woodfisher with blocks, or chita"
+            f"float64), the limit is {DENSE_BYTES / gib:,.1f} GiB; use {instead}"
         )
 
 
@@ -138,6 +142,16 @@ def ggn_diagonal_at(of: OfWeights) -> Tensor:
     return _summed(of, _ggn_rows(of))
 
 
+def gradient_variances(model: nn.Module, batch: Batch, loss: Loss) -> Tensor:
+    """Mean of (g_i - mean g)^2 over samples, (size,), >= 0: the diagonal of the gradients' covariance.
+
+    Cost: one backward pass and one vectorised one.
+    """
+    of = OfWeights(model, batch, loss)
+    mean = gradient_at(of) / of.samples**0.5
+    return _summed(of, (rows - mean for rows in _fisher_rows(of)))
+
+
 def fisher_diagonal(model: nn.Module, batch: Batch, loss: Loss) -> Tensor:
     """Mean of g_i^2 over samples, (size,), >= 0. Cost: one vectorised backward pass."""
     of = OfWeights(model, batch, loss)
@@ -169,6 +183,41 @@ def inverse(matrix: Tensor, damping: float = 0.0) -> Tensor:
             + (", or use the GGN or the Fisher matrix, which are never indefinite" if kind == "indefinite" else "")
         )
     return torch.cholesky_inverse(factor)
+
+
+def recursive_inverse(model: nn.Module, batch: Batch, loss: Loss, damping: float, fisher: bool = False) -> Tensor:
+    """The inverse of the GGN, or the empirical Fisher matrix, built up from the rows of its factor: (size, size).
+
+    From P = I / r, r = damping * mean diagonal, for every block A of rows that comes by (of one row it is the recursion
+    P <- P - P a a' P / (1 + a' P a)):
+
+        P <- P - P A' (I + A P A')^-1 A P
+
+    The same as `inverse` of the matrix, damped, without forming it. Cost: the rows twice, and O(rows size^2), which is
+    less than O(size^3) where samples times outputs are fewer than weights. Raises: CurvatureError for a damping that is
+    not positive, and as `ggn`. Source: Hassibi & Stork (1992), by blocks.
+    """
+    of = OfWeights(model, batch, loss)
+    check_dense(of.layout.size)
+    make = _fisher_rows if fisher else _ggn_rows
+    scale = float(_summed(of, make(of)).mean())
+    ridge = damping * scale
+    if not ridge > 0:
+        raise CurvatureError(
+            f"the recursion starts from I / (damping * mean diagonal), and both must be positive; got {damping:g} and "
+            f"{scale:.3g}"
+        )
+    return updated_inverse(torch.eye(of.layout.size).to(of.weights) / ridge, make(of))
+
+
+def updated_inverse(inverse: Tensor, parts: Iterable[Tensor]) -> Tensor:
+    """(M + sum of A'A)^-1 from M^-1 (size, size), over blocks A (rows, size); see `recursive_inverse`."""
+    for part in parts:
+        for rows in torch.split(part, AT_A_TIME):
+            image = rows @ inverse
+            inner = image @ rows.T + torch.eye(len(rows)).to(rows)
+            inverse = inverse - image.T @ torch.linalg.solve(inner, image)
+    return inverse
 
 
 def _hessian_rows(of: OfWeights) -> Iterator[tuple[int, Tensor]]:
@@ -212,7 +261,12 @@ def _fisher_rows(of: OfWeights) -> Iterator[Tensor]:
 
 def output_roots(of: OfWeights) -> Tensor:
     """R_i with R_i R_i' = Lam_i, (samples, outputs, outputs). Raises CurvatureError where a Lam is indefinite."""
-    values, vectors = torch.linalg.eigh(output_curvature(of))
+    curvature = output_curvature(of)
+    if not curvature.isfinite().all():
+        raise CurvatureError(
+            "the second derivatives of the loss hold infinities or NaN: scale the data, or look at the loss"
+        )
+    values, vectors = torch.linalg.eigh(curvature)
     if float(values.min()) < -1e-9 * float(values.max()):
         raise CurvatureError(
             f"the loss is not convex in the network's output (eigenvalue {float(values.min()):.3g}), so it has no "
@@ -262,7 +316,7 @@ def _squared(of: OfWeights, parts: Iterator[Tensor]) -> Tensor:
     return total
 
 
-def _summed(of: OfWeights, parts: Iterator[Tensor]) -> Tensor:
+def _summed(of: OfWeights, parts: Iterable[Tensor]) -> Tensor:
     total = torch.zeros_like(of.weights)
     for rows in parts:
         total += rows.square().sum(dim=0)
