@@ -1,5 +1,6 @@
 """Weights that are gone: selection, masked copies, training in which they stay zero, and gradual removal."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,7 @@ from torch.nn.utils import parametrizations
 import pared
 from networks import batch, forecaster, mlp, snapshot, unchanged
 from pared import Count, Ratio, Steps, Threshold, criteria
-from pared.schedules import Cubic, Exponential, Linear, OneShot
+from pared.schedules import Constant, Cubic, Exponential, Linear, OneShot
 from pared.signals import prunable
 from pared.training.fit import OPTIMISERS, TrainConfig, fit
 from pared.types import Batch
@@ -173,3 +174,35 @@ def test_scores_of_units_or_of_other_shapes_are_refused():
         pared.gradual(model, split_of(model), criteria.taylor, steps)
     with pytest.raises(ValueError, match=r"'last.weight' are shaped \(5, 2\), the parameter is shaped \(2, 5\)"):
         pared.gradual(model, split_of(model), lambda *_: {"last.weight": torch.rand(5, 2)}, steps)
+
+
+def test_hans_thresholds_go_again_after_every_training():
+    """What lies within s standard deviations of its layer's weights goes, step after step, written out."""
+    model = mlp()
+    split = split_of(model)
+    steps = Steps(Constant(0.6), 3, rule=Threshold)
+    config = TrainConfig(epochs=2, batch_size=16)
+    found = pared.gradual(model, split, criteria.deviation, steps, config)
+    current, fits = model, []
+    gone = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in prunable(model).shapes.items()}
+    for _ in range(3):
+        for name in gone:
+            w = current.get_parameter(name).detach()
+            gone[name] |= w.abs() < 0.6 * w.std(correction=0)
+        masks = {name: ~closed for name, closed in gone.items()}
+        current = pared.mask_weights(current, masks)
+        resume = replace(fits[-1], model=current) if fits else None
+        fits.append(fit(current, split, config, resume=resume, masks=masks))
+        current = fits[-1].model
+    assert all(torch.equal(found.masks[name], ~gone[name]) for name in gone)
+    for one, two in zip(found.model.parameters(), current.parameters(), strict=True):
+        assert torch.equal(one, two)
+    counts = [sum(int((p == 0).sum()) for p in f.model.parameters() if p.dim() > 1) for f in found.fits]
+    assert counts == sorted(counts)
+
+
+def test_a_schedule_that_leaves_nothing_is_refused_before_training():
+    called = []
+    with pytest.raises(ValueError, match=r"a ratio lies between 0 and 1 .* got 1\.0"):
+        pared.gradual(mlp(), split_of(mlp()), lambda *a: called.append(a), Steps(Linear(1.0), 4), TrainConfig(epochs=1))
+    assert not called

@@ -3,6 +3,7 @@
 import inspect
 import warnings
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.nn.functional import mse_loss
 from kinds import KINDS
 from networks import batch, forecaster, mlp
 from pared import criteria
+from pared.criteria.belsley import variational_factor
 from pared.signals import prunable
 from pared.surgery import by_unit, trace
 from pared.testing import check_criterion
@@ -19,8 +21,13 @@ NETWORKS = {"mlp": mlp, "lstm": partial(forecaster, "lstm", 0, (3, 2), (2,)), "c
 CRITERIA = {
     "belsley": partial(criteria.belsley, ridge=1e-2),
     "belsley of correlations": partial(criteria.belsley, reading="correlation"),
+    "belsley of precisions": partial(criteria.belsley, reading="precision"),
+    "belsley once": partial(criteria.belsley, recompute=False),
+    "belsley variational": partial(criteria.belsley, posterior=partial(variational_factor, steps=1)),
     "belsley-obs": criteria.belsley_obs,
     "deviation": criteria.deviation,
+    "gradient covariance": criteria.gradient_covariance,
+    "gradient covariance on the way": partial(criteria.gradient_covariance, reading="variance", steps=4),
     "grasp": criteria.grasp,
     "group jeffreys": partial(criteria.group_jeffreys, steps=5),
     "horseshoe": partial(criteria.horseshoe, steps=5),
@@ -32,6 +39,7 @@ CRITERIA = {
     "obd fisher": partial(criteria.obd, diagonal="fisher"),
     "obd hutchinson": partial(criteria.obd, diagonal="hutchinson"),
     "obs": criteria.obs,
+    "obs recursive": partial(criteria.obs, recursive=True),
     "random": partial(criteria.random, of="weights"),
     "snip": criteria.snip,
     "snr": partial(criteria.snr, posterior="laplace"),
@@ -44,25 +52,41 @@ CRITERIA = {
     "woodfisher": criteria.woodfisher,
     "woodtaylor": partial(criteria.woodfisher, gradient=True, damping=1e-2),
 }
-NOISY = ("group jeffreys", "horseshoe", "variational dropout", "snr variational")
-BY_PLACE = ("obd hutchinson", "random", *NOISY)
-"""What draws random numbers by a weight's place, and does not follow a reordering of units."""
-RANKS = ("belsley", "belsley of correlations", "belsley-obs")
+NOISY = ("group jeffreys", "horseshoe", "variational dropout", "snr variational", "belsley variational")
+BY_PLACE = ("obd hutchinson", "random", "belsley once", *NOISY)
+"""What draws random numbers by a weight's place, or goes by its number: it does not follow a reordering of units."""
+RANKS = ("belsley", "belsley of correlations", "belsley of precisions", "belsley-obs")
 """Weights of units that ReLU keeps silent tie exactly, and ties go by place: reordered in the LSTM alone."""
 UNSIGNED = {
     "belsley": "does not look at weights' sizes",
     "belsley of correlations": "does not look at weights' sizes",
+    "belsley of precisions": "does not look at weights' sizes",
+    "belsley once": "does not look at weights' sizes",
+    "belsley variational": "does not look at weights' sizes",
     "belsley-obs": "ranks within the collinear cluster only",
     "group jeffreys": "after five steps says little",
     "horseshoe": "after five steps says little",
     "snr variational": "trains on, and a weight of zero may grow",
     "snr of snapshots": "a weight that never moved has no spread",
+    "gradient covariance on the way": "does not look at weights' sizes",
     "grasp": "scores of weights whose removal lengthens the gradient are negative",
     "movement": "scores of weights that move towards zero are negative",
     "random": "is random",
     "woodtaylor": "at a gradient, a zero weight may be worth moving",
 }
-FAST = ("deviation", "grasp", "layer-wise obs", "obc", "obd", "obs", "snip", "synflow", "wanda", "woodfisher")
+FAST = (
+    "deviation",
+    "gradient covariance",
+    "grasp",
+    "layer-wise obs",
+    "obc",
+    "obd",
+    "obs",
+    "snip",
+    "synflow",
+    "wanda",
+    "woodfisher",
+)
 
 
 def data_of(network, model):
@@ -113,3 +137,10 @@ def test_every_public_criterion_says_where_it_is_from_and_what_it_costs():
         assert "Scores:" in text, name
         assert "Cost:" in text, name
         assert "Source:" in text or name == "random", name
+
+
+def test_every_public_criterion_is_held_to_the_laws():
+    here = Path(__file__).parent
+    files = [*here.glob("test_*criteria.py"), here.parent / "criteria" / "test_layers.py"]
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
+    assert [n for n in criteria.__all__ if f"criteria.{n}" not in text and f'"{n}"' not in text] == []

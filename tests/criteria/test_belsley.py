@@ -1,6 +1,7 @@
 """Belsley's path, its readings and its extension: against full decompositions, and against the paper's table 1."""
 
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,9 +13,19 @@ from torch.nn.functional import mse_loss
 import reference_belsley as reference
 from networks import batch, forecaster, mlp
 from pared import criteria
-from pared.criteria.belsley import belsley_order, collinearity, inflation, single_order, surgeon_path
+from pared.criteria.belsley import (
+    belsley_order,
+    collinearity,
+    inflation,
+    laplace_factor,
+    single_order,
+    snapshot_factor,
+    surgeon_path,
+    variational_factor,
+)
+from pared.criteria.posterior import snapshot_posterior, variational_posterior
 from pared.criteria.removal import removal, removal_of_factor
-from pared.signals import CurvatureError, prunable
+from pared.signals import CurvatureError, plain_parameters, prunable
 from pared.signals.curvature import ggn
 
 
@@ -165,14 +176,39 @@ def test_readings_are_what_they_say(network, reading):
     covariance = np.linalg.inv(precision)
     matrix = {"covariance": covariance, "correlation": scaled(covariance), "precision": precision}[reading]
     matrix = matrix + 1e-6 * np.mean(np.diag(matrix)) * np.eye(len(matrix))
-    scores = criteria.belsley(model, data, mse_loss, reading=reading, prior=0.5, ridge=1e-6)
+    half = partial(laplace_factor, prior=0.5)
+    scores = criteria.belsley(model, data, mse_loss, reading=reading, posterior=half, ridge=1e-6)
     places = prunable(model).flat(scores).numpy()
     order, margins = reference.order(matrix)
     clear = next((k for k, margin in enumerate(margins) if margin < 1e-6), len(margins))
     assert clear > 5
     assert places.argsort()[:clear].tolist() == order[:clear]
-    once = prunable(model).flat(criteria.belsley(model, data, mse_loss, reading=reading, prior=0.5, recompute=False))
+    once = prunable(model).flat(
+        criteria.belsley(model, data, mse_loss, reading=reading, posterior=half, recompute=False)
+    )
     assert sorted(once.tolist()) == list(range(len(order)))
+
+
+def test_posteriors_are_those_of_the_signal_to_noise_ratio():
+    """What Belsley's order is found from: besides Laplace's posterior a variational one, or snapshots with a ridge."""
+    model = mlp()
+    data = batch(model, 40)
+    _, variational = variational_posterior(model, data, mse_loss, "full", 0.5, 2)
+    _, root, spread = snapshot_posterior(model, data, mse_loss, 5)
+    snapshots = root @ root.T + torch.diag(spread)
+    snapshots = snapshots + 1e-3 * snapshots.diagonal().mean() * torch.eye(67)
+    cases = [
+        (partial(variational_factor, prior=0.5, steps=2), variational),
+        (partial(snapshot_factor, count=5, ridge=1e-3), snapshots),
+    ]
+    for posterior, covariance in cases:
+        factor = posterior(model, data, mse_loss)
+        np.testing.assert_allclose(np.linalg.inv(factor.T @ factor), covariance, rtol=1e-6, atol=1e-9)
+        places = prunable(model).flat(criteria.belsley(model, data, mse_loss, posterior=posterior)).numpy()
+        order, margins = reference.order(covariance.numpy())
+        clear = next((k for k, margin in enumerate(margins) if margin < 1e-6), len(margins))
+        assert clear > 3
+        assert places.argsort()[:clear].tolist() == order[:clear]
 
 
 def test_the_single_decomposition_is_the_loop():
@@ -208,7 +244,12 @@ def test_conditioning_is_the_best_shift_of_what_is_left():
 
 def test_belsley_obs_scores_places():
     model = mlp()
-    scores = criteria.belsley_obs(model, batch(model, 40), mse_loss)
+    data = batch(model, 40)
+    scores = criteria.belsley_obs(model, data, mse_loss)
+    covariance = np.linalg.inv((40 * ggn(model, data, mse_loss)).numpy() + np.eye(67))
+    mean = prunable(model).flat(plain_parameters(model)).numpy()
+    order, _ = reference.surgeon(mean, covariance)
+    assert prunable(model).flat(scores).argsort().tolist()[:-2] == order[:-2]  # the last two are independent: a tie
     assert sorted(torch.cat([s.flatten() for s in scores.values()]).tolist()) == list(range(67))
     with pytest.raises(ValueError, match="prior precision must be positive"):
         criteria.belsley_obs(model, batch(model), mse_loss, prior=0.0)

@@ -7,11 +7,12 @@ from typing import Literal, get_args
 import numpy as np
 import scipy.linalg
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from pared.criteria.posterior import snapshot_posterior, variational_posterior
 from pared.criteria.removal import SQUARE, Array, Removal, removal, removal_of_factor
 from pared.signals import CurvatureError, plain_parameters, prunable
-from pared.signals.curvature import check_dense, ggn_factor
+from pared.signals.curvature import check_dense, damped, ggn_factor, inverse
 from pared.types import Batch, Loss, Scores
 
 Reading = Literal["covariance", "correlation", "precision"]
@@ -23,21 +24,62 @@ STEPS, RESTARTS = 40, 10
 """Of Lanczos' iteration, which starts from the direction before; one round of steps mostly finds it again."""
 
 
+def laplace_factor(model: nn.Module, batch: Batch, loss: Loss, prior: float = 1.0) -> Array:
+    """A triangular R with R'R = N G + prior I, the posterior precision of the weights under Laplace's approximation.
+
+    The negative log likelihood is taken to be N L, L the loss over N samples, the prior a Gaussian of variance 1/prior.
+    """
+    if prior <= 0:
+        raise ValueError(f"the prior precision must be positive (else the posterior has no covariance), got {prior}")
+    check_dense(prunable(model).size)
+    rows = ggn_factor(model, batch, loss).cpu().numpy() * np.sqrt(len(batch.y))
+    whole = np.vstack([rows, np.sqrt(prior) * np.eye(rows.shape[1])])
+    return np.asarray(scipy.linalg.qr(whole, mode="r")[0][: rows.shape[1]])
+
+
+def variational_factor(model: nn.Module, batch: Batch, loss: Loss, prior: float = 1.0, steps: int = 20) -> Array:
+    """As `laplace_factor`, of the Gaussian fitted by variational inference (see `posterior.variational_posterior`)."""
+    _, covariance = variational_posterior(model, batch, loss, "full", prior, steps)
+    return _factor_of_inverse(covariance)
+
+
+def snapshot_factor(
+    model: nn.Module, batch: Batch, loss: Loss, count: int = 20, ridge: float = 1e-6, seed: int = 0
+) -> Array:
+    """As `laplace_factor`, of the covariance of snapshots of descent, S + ridge * mean(diag S) I.
+
+    See `posterior.snapshot_posterior`. Few snapshots leave most directions to the diagonal: the ridge is for weights
+    that do not move at all.
+    """
+    check_dense(prunable(model).size)
+    _, root, spread = snapshot_posterior(model, batch, loss, count, seed=seed)
+    return _factor_of_inverse(damped(root @ root.T + torch.diag(spread), ridge))
+
+
+def _factor_of_inverse(covariance: Tensor) -> Array:
+    return np.asarray(torch.linalg.cholesky(inverse(covariance), upper=True).cpu().numpy())
+
+
+Posterior = Callable[[nn.Module, Batch, Loss], Array]
+"""`posterior(model, batch, loss)` -> R with R'R the precision of the weights; `functools.partial` sets its options."""
+
+
 def belsley(
     model: nn.Module,
     batch: Batch,
     loss: Loss,
     *,
     reading: Reading = "covariance",
-    prior: float = 1.0,
+    posterior: Posterior = laplace_factor,
     ridge: float = 0.0,
     recompute: bool = True,
 ) -> Scores:
     """Places in Belsley's order of removal: the weights that the posterior tells apart least go first.
 
-    The posterior is Laplace's, S^-1 = N G + prior I with G the GGN (see `laplace_factor`). The matrix M is S itself
-    under "covariance" (whose text the paper follows), S scaled to a unit diagonal under "correlation" (whose numbers
-    its table 1 has), S^-1 under "precision" (what its eq. 2.6 calls A_ps). `ridge` adds ridge * mean(diag M) I.
+    The posterior's covariance is S: Laplace's, S^-1 = N G + prior I with G the GGN, unless `posterior` says another
+    (`laplace_factor`, `variational_factor` and `snapshot_factor` stand in `pared.criteria.belsley`). The matrix M is S
+    itself under "covariance" (whose text the paper follows), S scaled to a unit diagonal under "correlation" (whose
+    numbers its table 1 has), S^-1 under "precision" (what its eq. 2.6 calls A_ps). `ridge` adds ridge * mean(diag M) I.
     Each step takes M's worst-conditioned direction and removes the weight with the largest part of its variance in it;
     see `removal`. With `recompute` False M is decomposed once, and the worst component is sought among the numbers of
     weights that are left, as older code of the paper's group does.
@@ -45,13 +87,13 @@ def belsley(
     A weight's own size is not looked at: a large weight goes if it is collinear. See `belsley_obs` for the cure.
 
     Scores: weight parameter -> its shape, place in the order (0 goes first), comparable between layers.
-    Cost: the GGN's factor, and O(n^2) a removal; memory O(n^2). Raises: CurvatureError where M is too large, or its
-    condition beyond what even a factor's rounding shows.
+    Cost: the posterior (Laplace's: the GGN's factor), and O(n^2) a removal; memory O(n^2).
+    Raises: CurvatureError where M is too large, or its condition beyond what even a factor's rounding shows.
     Source: Grabovoy, Bakhteev & Strijov, Informatics and Applications 13(2), 62 (2019), section 4.
     """
     if reading not in get_args(Reading):
         raise ValueError(f"unknown reading {reading!r}; choose one of {', '.join(get_args(Reading))}")
-    factor = of_reading(laplace_factor(model, batch, loss, prior), reading, ridge)
+    factor = of_reading(posterior(model, batch, loss), reading, ridge)
     return _places(model, belsley_order(factor).order if recompute else single_order(factor))
 
 
@@ -70,19 +112,6 @@ def belsley_obs(model: nn.Module, batch: Batch, loss: Loss, *, share: float = 0.
     factor = laplace_factor(model, batch, loss, prior)
     order, _ = surgeon_path(flat_weights(model), factor.T @ factor, share)
     return _places(model, order)
-
-
-def laplace_factor(model: nn.Module, batch: Batch, loss: Loss, prior: float = 1.0) -> Array:
-    """A triangular R with R'R = N G + prior I, the posterior precision of the weights under Laplace's approximation.
-
-    The negative log likelihood is taken to be N L, L the loss over N samples, the prior a Gaussian of variance 1/prior.
-    """
-    if prior <= 0:
-        raise ValueError(f"the prior precision must be positive (else the posterior has no covariance), got {prior}")
-    check_dense(prunable(model).size)
-    rows = ggn_factor(model, batch, loss).cpu().numpy() * np.sqrt(len(batch.y))
-    whole = np.vstack([rows, np.sqrt(prior) * np.eye(rows.shape[1])])
-    return np.asarray(scipy.linalg.qr(whole, mode="r")[0][: rows.shape[1]])
 
 
 def flat_weights(model: nn.Module) -> Array:
