@@ -10,6 +10,7 @@ from scipy.integrate import quad
 from torch import nn
 from torch.nn.functional import mse_loss
 
+import reference_bayesian as slow
 from networks import batch, mlp, snapshot, unchanged
 from pared import criteria
 from pared.criteria.bayesian import kl_gamma, kl_inverse_gamma, kl_log_uniform, log_alpha
@@ -163,3 +164,45 @@ def test_groups_share_a_score_along_their_input():
     for criterion in (criteria.group_jeffreys, criteria.horseshoe):
         for values in criterion(model, batch(model), mse_loss, steps=3).values():
             assert torch.equal(values, values[:1].expand_as(values))
+
+
+def small():
+    """A network of six weights and data, for twins that go entry by entry."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 1)).double()
+    generator = torch.Generator().manual_seed(2)
+    x, y = (torch.randn(9, k, dtype=torch.float64, generator=generator) for k in (2, 1))
+    return model, Batch(x, y)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "twin"),
+    [
+        (criteria.variational_dropout, slow.variational_dropout),
+        (criteria.group_jeffreys, slow.group_jeffreys),
+        (partial(criteria.horseshoe, tau=0.3), partial(slow.horseshoe, tau=0.3)),
+    ],
+)
+def test_trainings_are_their_objectives_step_by_step(criterion, twin):
+    model, data = small()
+    found = prunable(model).flat(criterion(model, data, mse_loss, steps=6, lr=0.05, seed=4))
+    expected = twin(model=model, batch=data, loss=mse_loss, steps=6, lr=0.05, seed=4)
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-10, atol=1e-10)
+
+
+def test_snapshots_are_the_descents():
+    model, data = small()
+    mean, root, spread = snapshot_posterior(model, data, mse_loss, count=5, between=3, lr=0.1, seed=2)
+    expected_mean, expected = slow.snapshots(model, data, mse_loss, count=5, between=3, lr=0.1, seed=2)
+    np.testing.assert_allclose(mean, expected_mean, rtol=1e-10)
+    np.testing.assert_allclose(root @ root.T + torch.diag(spread), expected, rtol=1e-8, atol=1e-14)
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_variational_posteriors_are_natural_gradient_written_out(covariance):
+    model, data = small()
+    mean, found = variational_posterior(model, data, mse_loss, covariance, prior=0.7, steps=3)
+    expected_mean, expected = slow.variational(model, data, mse_loss, covariance, prior=0.7, steps=3)
+    torch.testing.assert_close(mean, expected_mean, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)

@@ -63,7 +63,7 @@ def test_entropy_counts_the_share_above_the_threshold(threshold):
     structure = trace(model, data.x)
     values = read_values(model, structure, data.x)["second.weight"]  # what reads the group "first"
     found = criteria.entropy(model, data, mse_loss, threshold=threshold)["first"]
-    assert found.tolist() == pytest.approx(slow.entropy(values.numpy(), threshold), abs=1e-6)
+    assert found.tolist() == pytest.approx(slow.entropy(values.numpy(), threshold), rel=1e-12)
 
 
 @each_network
@@ -249,6 +249,21 @@ def test_a_large_kernel_neither_overflows_nor_repeats():
     kernel = np.exp(-((values[:, None] - values[None]) ** 2).sum(2)) + 0.01 * np.eye(300)
     chosen = draw_diverse(kernel, 150, np.random.default_rng(1))
     assert len(set(chosen)) == 150
+
+
+def test_oracle_8_fusing_is_the_direct_least_squares():
+    """Without an intercept, what is read of the units drawn approximates best what was read of all."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 9), nn.Tanh(), nn.Linear(9, 3, bias=False)).double()
+    x = torch.randn(60, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    drawn = criteria.sample_diverse(model, Batch(x, x[:, :3]), mse_loss)["0"].bool()
+    kept = drawn.nonzero().flatten().tolist()
+    plan = Plan({"0": tuple(kept)})
+    fused = compensate(model, trace(model, x), plan, x, ridge=1e-15)[2].weight.detach()[:, kept]
+    values = model[:2](x).detach()
+    direct = torch.linalg.lstsq(values[:, kept], values @ model[2].weight.detach().T).solution.T
+    torch.testing.assert_close(fused, direct, rtol=1e-8, atol=1e-10)
 
 
 def test_sampled_units_follow_the_seed_and_the_share():

@@ -38,6 +38,8 @@ def test_every_printed_accuracy_is_k_of_140():
     assert hits["logistic-3.99"] == [80, 83, 79, 72]
     assert hits["henon"] == [94, 98, 93, 92, 91]
     assert hits["rossler"] == [108, 117, 114, 113, 100]
+    fits = [n for n in range(10, 301) if set(printed) <= {round(100 * k / n, 1) for k in range(n + 1)}]
+    assert fits == [140, 280]
 
 
 def test_the_papers_tables_agree_with_each_other():

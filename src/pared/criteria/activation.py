@@ -62,7 +62,7 @@ def entropy(model: nn.Module, batch: Batch, loss: Loss, *, threshold: float = 0.
 
     Watched(model, structure, see)(batch.x)
     none = open_gates(model, structure)
-    shares = {key: torch.as_tensor(on / count) for key, (on, count) in counts.items() if count}
+    shares = {key: torch.as_tensor(on).cpu().double() / count for key, (on, count) in counts.items() if count}
     found = {key: (torch.special.entr(p) + torch.special.entr(1 - p)) / math.log(2) for key, p in shares.items()}
     return {group.name: _of_group(group, found).to(none[group.name]) for group in structure}
 
