@@ -15,11 +15,10 @@ from pared.data.batches import example
 from pared.masks import mask_weights, select_weights
 from pared.reconstruct import refit_layers
 from pared.selection import select
-from pared.signals import prunable
+from pared.signals import check_masks, prunable
 from pared.study import unit_scores
 from pared.surgery import Structure, cut, trace
 from pared.training import Fit
-from pared.training.masked import check_masks
 from pared.types import Batch, Criterion, Loss, Masks, Scores
 
 
