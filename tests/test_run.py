@@ -10,8 +10,9 @@ from pared.evaluation import compare
 from pared.findings import finding, notes, ratio_text
 from pared.outcomes import Candidate, Evidence, Outcome
 from pared.run import job
-from pared.selection import Ratio
+from pared.selection import Ratio, Threshold
 from pared.settings import RunConfig
+from pared.sizes import Bisection, LayerByLayer
 
 BLOCKS = range(10)
 
@@ -95,6 +96,13 @@ def test_a_run_keeps_the_best_epoch_and_warms_up_before_the_cut_only():
     assert config.training.schedule(0) == pytest.approx(0.1)
     assert config.refitting.schedule(0) == 1
     assert config.refitting.epochs == 10
+
+
+def test_sizes_are_searched_unless_ratios_are_told():
+    assert RunConfig().rules == (Bisection(),)
+    assert RunConfig(scope="group", thresholds=(0.1,)).rules == (LayerByLayer(), Threshold(0.1))
+    assert RunConfig(ratios=(0.1, 0.2)).rules == (Ratio(0.1), Ratio(0.2))
+    assert RunConfig().resolved["candidates"] == ["bisection of the ratio to 0.0625, at most 5 ratios"]
 
 
 @pytest.mark.parametrize(("length", "told"), [(50_000, False), (3000, True)])

@@ -8,7 +8,7 @@ from torch import nn
 
 import reference
 from networks import batch, forecaster, mlp
-from pared.selection import Budget, Count, Ratio, Threshold, cost_of, select
+from pared.selection import Budget, Count, Ratio, Ratios, Threshold, cost_of, select
 from pared.surgery import Group, Plan, Slice, Structure, StructureError, by_unit, cut, trace
 
 MANY = settings(max_examples=60, deadline=None)
@@ -166,6 +166,21 @@ def test_ratios_outside_0_and_1_are_refused(ratio):
         select({"a": torch.ones(3)}, STRUCTURE, ratio)
     with pytest.raises(ValueError, match="a ratio lies between 0 and 1"):
         Ratio(ratio)
+
+
+def test_each_group_may_lose_a_share_of_its_own():
+    scores = {"a": torch.tensor([3.0, 1.0, 2.0]), "b": torch.arange(float(STRUCTURE["b"].width))}
+    width = STRUCTURE["b"].width
+    plan = select(scores, STRUCTURE, Ratios({"a": 0.6, "b": 0.0}), scope="global")
+    assert plan.keep == {"a": (0,), "b": tuple(range(width))}
+    assert select(scores, STRUCTURE, Ratios({"a": 0.4})).keep["a"] == (0, 2)
+    assert len(select(scores, STRUCTURE, Ratios({"a": 0.4, "b": 0.99})).keep["b"]) == 1
+    with pytest.raises(ValueError, match="ratios name q; the groups that may be cut are a, b"):
+        select(scores, STRUCTURE, Ratios({"q": 0.5}))
+    with pytest.raises(ValueError, match="removes nothing"):
+        select(scores, STRUCTURE, Ratios({"a": 0.0}))
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        Ratios({"a": 1.0})
 
 
 def test_counts_below_one_are_refused():

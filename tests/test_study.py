@@ -19,6 +19,7 @@ from pared.data.splits import Framing, Protocol, rolling_origin
 from pared.models import Forecaster
 from pared.outcomes import CONTROLS, label
 from pared.selection import Count, Ratio, Threshold
+from pared.sizes import Bisection
 from pared.study import Investigation, StudySettings, equal_compute_epochs, member_seed, prune, same_counts, study
 from pared.surgery import Plan, StructureError, cut, trace
 from pared.training import TrainConfig
@@ -95,6 +96,22 @@ def test_the_controls_are_fair(evidence):
         assert len(on.fit.curves["train"]) == len(small.fit.curves["train"]) == 2
         assert on.fit.curves["train"][-1] != full.fit.curves["train"][-1]
         assert len(scratch.fit.curves["train"]) > QUICK.train.epochs + QUICK.refit.epochs
+
+
+def test_a_search_goes_by_validation_data_and_every_look_is_a_candidate():
+    def searched(margin):
+        settings = replace(QUICK, rules=(Bisection(most=3),), margin=margin)
+        return Investigation(build, splits(), (0,), settings).run()
+
+    wide, narrow = searched(1e6), searched(1e-9)
+    assert [c.label for c in wide.candidates] == ["ratio 0.5", "ratio 0.75"]  # of 12 units, 3 stay
+    assert wide.chosen == wide.candidates[-1]
+    assert {key[0] for key in wide.networks} == {"full", "ratio 0.5", "ratio 0.75", *CONTROLS}
+    for evidence in (wide, narrow):
+        ratios = [c.rule.fraction for c in evidence.candidates]
+        for place, following in enumerate(ratios[1:], 1):
+            passed = [c.rule.fraction for c in evidence.candidates[:place] if c.eligible]
+            assert following > max(passed, default=0)
 
 
 def test_outcomes_say_what_they_are(evidence):
@@ -222,6 +239,6 @@ def test_an_interrupted_study_measures_what_it_has_not_yet_one_step_ahead():
     with pytest.raises(KeyboardInterrupt):
         replace(work, progress=interrupt).run()
     outcomes = work.finished()
-    assert len(outcomes) == len(work.networks) == 3 * len(MEMBERS)
+    assert len(outcomes) == len(work.networks) == len(MEMBERS)
     assert all("validation.nrmse" in outcome.metrics for outcome in outcomes)
     assert sum("validation.free_direction" in outcome.metrics for outcome in outcomes) == len(work.validated) == 7

@@ -61,6 +61,7 @@ DEFAULT = RunConfig()
 DEFAULT_TABLE = TableConfig("classification")
 EPOCHS_HELP = f"Epochs of the full network (default {DEFAULT.epochs}, of a table {DEFAULT_TABLE.epochs})."
 MARGIN_HELP = "How much more error counts as 'as good' (default 0.05; of classes 0.01, a point of accuracy)."
+RATIOS_HELP = "Fractions of the units to remove, each tried; or `search` for the largest that passes, by bisection."
 
 
 @app.command("run")
@@ -84,9 +85,7 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
     lr: Annotated[float, option("Training", "Learning rate at the start.")] = DEFAULT.lr,
     batch_size: Annotated[int, option("Training", "Windows in one training step.")] = DEFAULT.batch_size,
     criterion: Annotated[str, option("Cutting", f"What scores units: {', '.join(criteria.__all__)}.")] = "taylor",
-    ratios: Annotated[str, option("Cutting", "Fractions of the units to remove, each tried.")] = _joined(
-        DEFAULT.ratios
-    ),
+    ratios: Annotated[str, option("Cutting", RATIOS_HELP)] = "search",
     thresholds: Annotated[str, option("Cutting", "Also remove units scoring below these (junk: 0.09,0.1,0.11).")] = "",
     scope: Annotated[Scope, option("Cutting", "Rank units within each layer, or over all layers.")] = DEFAULT.scope,
     keep: Annotated[str, option("Cutting", "Layers left whole, names or patterns: 'recurrent.1*,head*'.")] = "",
@@ -99,8 +98,8 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
 ) -> None:
     """Find the smallest network for DATA that predicts as well as the large one.
 
-    Trains the full network on ten blocks (of a series: rolling; of a table: folds), removes hidden units at several
-    ratios, repairs and refits, chooses the leanest ratio on validation data, and tests that one network once beside the
+    Trains the full network on ten blocks (of a series: rolling; of a table: folds), removes hidden units, repairs and
+    refits, searches the leanest network that is not inferior on validation data, and tests that one once beside the
     full one, naive predictors and controls.
 
     Leaves report.html, outcomes.json, plan.json, model.safetensors and config.toml in a new folder under --out.
@@ -115,7 +114,7 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
             "seed": seed,
             "seeds": seeds if seeds is not None else short.get("seeds"),
             "criterion": criterion,
-            "ratios": numbers("--ratios", ratios, float),
+            "ratios": ratios if ratios == "search" else numbers("--ratios", ratios, float),
             "thresholds": numbers("--thresholds", thresholds, float),
             "scope": scope,
             "keep": words(keep),

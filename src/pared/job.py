@@ -9,7 +9,7 @@ from pared import evaluation
 from pared.data import Block
 from pared.findings import finding, notes
 from pared.outcomes import Candidate, Evidence, Key, Outcome, Trained
-from pared.selection import Ratio, Threshold
+from pared.selection import Ratio, Ratios, Threshold
 from pared.settings import Settings
 from pared.study import Build, Investigation
 from pared.types import DataError, Progress
@@ -112,6 +112,7 @@ def _candidate(job: Job[B], candidate: Candidate, evidence: Evidence) -> dict[st
     return {
         "label": candidate.label,
         "ratio": candidate.rule.fraction if isinstance(candidate.rule, Ratio) else None,
+        "ratios": dict(candidate.rule.fractions) if isinstance(candidate.rule, Ratios) else None,
         "threshold": candidate.rule.value if isinstance(candidate.rule, Threshold) else None,
         "removed": candidate.removed,
         "parameters": candidate.parameters,

@@ -14,7 +14,8 @@ from pared import evaluation
 from pared.data import Block
 from pared.evaluation import Comparison, McNemar, Predictor, Task
 from pared.evaluation.paired import Scale, counting_error
-from pared.selection import Ratio, Rule, Threshold
+from pared.selection import Ratio, Ratios, Rule, Threshold
+from pared.sizes import Search
 from pared.surgery import Plan, Structure
 from pared.training import Fit
 from pared.training.fleet import inference
@@ -100,10 +101,12 @@ def accepted(comparison: Comparison) -> bool:
     return comparison.verdict in ("better", "not inferior")
 
 
-def label(rule: Rule) -> str:
-    """A rule's name in tables: "ratio 0.5", "threshold 0.09"."""
+def label(rule: Rule | Search) -> str:
+    """A rule's name in tables: "ratio 0.5", "ratios 0.75/0.5", "threshold 0.09"; what a search does."""
     if isinstance(rule, Ratio):
         return f"ratio {rule.fraction:g}"
+    if isinstance(rule, Ratios):
+        return f"ratios {'/'.join(f'{fraction:g}' for fraction in rule.fractions.values())}"
     if isinstance(rule, Threshold):
         return f"threshold {rule.value:g}" + (" of the mean" if rule.relative else "")
     return str(rule)

@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -24,6 +24,17 @@ class Ratio:
     def __post_init__(self) -> None:
         if not 0 < self.fraction < 1:
             raise ValueError(f"a ratio lies between 0 and 1 (0.5 removes half of the units), got {self.fraction}")
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """Remove its own fraction of the units of each group; groups that are not named lose nothing."""
+
+    fractions: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        if not all(0 <= fraction < 1 for fraction in self.fractions.values()):
+            raise ValueError(f"ratios lie between 0 and 1 (0.5 removes half of the units), got {dict(self.fractions)}")
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,8 @@ class Budget:
     limit: float
 
 
-Rule = Ratio | Threshold | Count | Budget
+Single = Ratio | Threshold | Count
+Rule = Single | Ratios | Budget
 
 
 def select(
@@ -73,11 +85,11 @@ def select(
 
     `scores` maps group names to one score a unit (higher = keep); groups without scores stay whole, and so do groups
     whose name matches a pattern in `keep`. Under scope "group" the rule holds in every group, under "global" over all
-    of them together, so scores must be comparable between groups. No group is ever emptied. Groups that must stay
-    equally wide (`structure.equal`) all keep as many units as the widest of them; of an LSTM that would keep as many
-    cells as its projection has units, which PyTorch cannot run, more cells stay. `bounds` maps patterns of group names
-    to (fewest, most) units that stay, the last match counting; `multiple` rounds what stays up to multiples of it, as
-    widths off multiples of 8 cost matrix products dearly.
+    of them together, so scores must be comparable between groups; `Ratios` gives each group its own. No group is ever
+    emptied. Groups that must stay equally wide (`structure.equal`) all keep as many units as the widest of them; of an
+    LSTM that would keep as many cells as its projection has units, which PyTorch cannot run, more cells stay. `bounds`
+    maps patterns of group names to (fewest, most) units that stay, the last match counting; `multiple` rounds what
+    stays up to multiples of it, as widths off multiples of 8 cost matrix products dearly.
 
     Returns a plan that carries its slices. Of equal scores the lower index goes first.
     Raises ValueError for names, shapes or values of scores that do not fit, for patterns that match no group, for a
@@ -88,10 +100,9 @@ def select(
     limits = _limits(structure, bounds or {}, multiple)
     if isinstance(rule, Budget):
         return _within_budget(scored, structure, rule, limits)
-    pools = [scored] if scope == "global" else [{name: values} for name, values in scored.items()]
     removed: set[tuple[str, int]] = set()
-    for pool in pools:
-        removed |= _lowest(pool, rule)
+    for pool, own in _pools(scored, rule, scope):
+        removed |= _lowest(pool, own)
     plan = _plan(removed, scored, structure, limits)
     if not structure.removed(plan) and not isinstance(rule, Threshold):
         raise ValueError(
@@ -124,7 +135,21 @@ def _ranking(pool: Mapping[str, Tensor]) -> list[tuple[str, int]]:
     return [(names[place], j) for _, place, j in sorted(units)]
 
 
-def _lowest(pool: Mapping[str, Tensor], rule: Ratio | Threshold | Count) -> set[tuple[str, int]]:
+def _pools(
+    scores: Mapping[str, Tensor], rule: Single | Ratios, scope: Scope
+) -> Iterator[tuple[Mapping[str, Tensor], Single]]:
+    """What is ranked together, and the rule for it."""
+    if isinstance(rule, Ratios):
+        if unknown := sorted(rule.fractions.keys() - scores.keys()):
+            raise ValueError(f"ratios name {', '.join(unknown)}; the groups that may be cut are {', '.join(scores)}")
+        yield from (({name: scores[name]}, Ratio(share)) for name, share in rule.fractions.items() if share > 0)
+    elif scope == "global":
+        yield scores, rule
+    else:
+        yield from (({name: values}, rule) for name, values in scores.items())
+
+
+def _lowest(pool: Mapping[str, Tensor], rule: Single) -> set[tuple[str, int]]:
     ranking = _ranking(pool)
     if isinstance(rule, Threshold):
         limits = {name: rule.value * (float(v.mean()) if rule.relative else 1.0) for name, v in pool.items()}

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from pared.models.recurrent import Cell, Init
 from pared.outcomes import label
 from pared.schedules import Cosine
 from pared.selection import Ratio, Rule, Scope, Threshold
+from pared.sizes import Bisection, LayerByLayer, Search
 from pared.study import StudySettings
 from pared.training import TrainConfig
 from pared.types import DataError
@@ -34,7 +35,7 @@ class Settings(ABC):
     seed: int
     seeds: int
     criterion: str
-    ratios: tuple[float, ...]
+    ratios: tuple[float, ...] | Literal["search"]
     thresholds: tuple[float, ...]
     scope: Scope
     keep: tuple[str, ...]
@@ -74,9 +75,11 @@ class Settings(ABC):
             raise DataError(f"ratios and thresholds must differ, got {', '.join(labels)}")
 
     @property
-    def rules(self) -> tuple[Rule, ...]:
+    def rules(self) -> tuple[Rule | Search, ...]:
         """What is tried, in order."""
-        return (*map(Ratio, self.ratios), *map(Threshold, self.thresholds))
+        search: Search = LayerByLayer() if self.scope == "group" else Bisection()
+        ratios: Iterable[Rule | Search] = (search,) if self.ratios == "search" else map(Ratio, self.ratios)
+        return (*ratios, *map(Threshold, self.thresholds))
 
     @property
     def training(self) -> TrainConfig:
@@ -143,7 +146,7 @@ class RunConfig(Settings):
     seed: int = 0
     seeds: int = 2
     criterion: str = "taylor"
-    ratios: tuple[float, ...] = (0.1, 0.25, 0.4, 0.5, 0.6, 0.75)
+    ratios: tuple[float, ...] | Literal["search"] = "search"
     thresholds: tuple[float, ...] = ()
     scope: Scope = "global"
     keep: tuple[str, ...] = ()
@@ -193,7 +196,7 @@ class TableConfig(Settings):
     seed: int = 0
     seeds: int = 2
     criterion: str = "taylor"
-    ratios: tuple[float, ...] = (0.1, 0.25, 0.4, 0.5, 0.6, 0.75)
+    ratios: tuple[float, ...] | Literal["search"] = "search"
     thresholds: tuple[float, ...] = ()
     scope: Scope = "global"
     keep: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tomli_w
 from torch import nn
@@ -168,7 +168,7 @@ def _is_a(value: Any, hint: Any) -> bool:
     inner = get_args(hint)
     if get_origin(hint) is Literal:
         return value in inner
-    if get_origin(hint) is UnionType:
+    if get_origin(hint) in (Union, UnionType):
         return any(_is_a(value, each) for each in inner)
     if get_origin(hint) is tuple:
         return isinstance(value, tuple) and all(_is_a(each, inner[0]) for each in value)

@@ -1,5 +1,6 @@
 """The story: train, score, cut, repair, refit, choose on validation data, test once beside the controls."""
 
+import fnmatch
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,7 +35,8 @@ from pared.outcomes import (
     network_outcomes,
     test_comparisons,
 )
-from pared.selection import Ratio, Rule, Scope, select
+from pared.selection import Rule, Scope, select
+from pared.sizes import Bisection, Pool, Pools, Search, proposed
 from pared.surgery import Plan, Structure, cut, trace
 from pared.surgery.structure import as_units
 from pared.training import TrainConfig
@@ -78,6 +80,9 @@ def unit_scores(
     return as_units(criterion(model, batch, loss), structure)
 
 
+Member = tuple[int, int]
+"""(block, seed)."""
+
 Build = Callable[[int, Mapping[str, int]], nn.Module]
 """`build(seed, widths)`: a freshly initialised network; `widths` (group name -> units) asks for a smaller one."""
 
@@ -86,12 +91,13 @@ Build = Callable[[int, Mapping[str, int]], nn.Module]
 class StudySettings:
     """What a study does: pure data but for criterion and task; margin and level are fixed before any result is seen.
 
+    `rules` are tried in their order; a search among them proposes one after another, by what passed on validation data.
     `margin` None is the one of the task.
     """
 
     train: TrainConfig = TrainConfig()
     refit: TrainConfig = TrainConfig(epochs=30, lr=3e-3)
-    rules: tuple[Rule, ...] = (Ratio(0.25), Ratio(0.5), Ratio(0.75))
+    rules: tuple[Rule | Search, ...] = (Bisection(),)
     criterion: Criterion = criteria.taylor
     scope: Scope = "global"
     keep: tuple[str, ...] = ()
@@ -139,11 +145,12 @@ class Investigation:
     def run(self) -> Evidence:
         """Trains, cuts, chooses, trains the controls, tests once.
 
-        1. trains the full network on every block and seed; 2. cuts it by every rule, repairs by least squares, refits;
-        3. chooses the leanest rule that is not inferior to the full network on validation data; 4. trains the controls:
-        random deletion of the same numbers, the small network from scratch with equal training multiply-adds, the
-        undeleted network with the refit's epochs; 5. tests the chosen networks once beside all of them and the naive
-        predictors. Raises DivergedError when no full network came through.
+        1. trains the full network on every block and seed; 2. cuts it by one rule after the other, repairs by least
+        squares, refits, and compares it with the full one on validation data, which a search goes by; 3. chooses the
+        leanest of all that were tried and are not inferior there, whatever the order; 4. trains the controls: random
+        deletion of the same numbers, the small network from scratch with equal training multiply-adds, the undeleted
+        network with the refit's epochs; 5. tests the chosen networks once beside all of them and the naive predictors.
+        Raises DivergedError when no full network came through.
         """
         settings = self.settings
         self._train("training the full networks", self._full())
@@ -152,17 +159,14 @@ class Investigation:
                 f"all {len(self.networks)} trainings of the full network ended in a loss that is not finite; "
                 "lower the learning rate, or look for outliers in the data"
             )
-        self._train("cutting and refitting", self._cuts())
-        validated = self._measure("validation", self.networks)
-        candidates = tuple(
-            candidate(rule, self.networks, validated, self.structure, settings.yardstick) for rule in settings.rules
-        )
+        self._measure("validation", list(self.networks))
+        candidates = self._candidates()
         chosen = min((c for c in candidates if c.eligible), key=lambda c: c.parameters, default=None)
         if chosen is not None:
             self._train("training the controls", self._controls(chosen))
         first = chosen.label if chosen else "full"
         tested = self._measure("test", [key for key in self.networks if key[0] in (first, "full", *CONTROLS)])
-        measured = {key: validated.get(key, {}) | tested.get(key, {}) for key in self.networks}
+        measured = {key: self.validated.get(key, {}) | tested.get(key, {}) for key in self.networks}
         outcomes = (*self._outcomes(measured), *baseline_outcomes(self.name, self.splits, settings.task))
         arm = "cut" if chosen else "full"
         return Evidence(
@@ -179,8 +183,10 @@ class Investigation:
         """Raises before the training what the settings would raise after it: no layer to score, unknown names."""
         model, batch = self.build(0, {}), scoring_batch(self.splits[0])
         scores = unit_scores(model, batch, self.settings.criterion, self.settings.task.loss, self.structure)
-        for rule in self.settings.rules:
+        pools, tried = pools_of(scores, self.settings), list[tuple[Rule, bool]]()
+        while (rule := proposed(self.settings.rules, pools, tried)) is not None:
             select(scores, self.structure, rule, self.settings.scope, self.settings.keep)
+            tried.append((rule, False))
 
     def finished(self) -> tuple[Outcome, ...]:
         """Outcomes of the networks trained so far, on validation data: what an interrupted study still knows.
@@ -208,13 +214,22 @@ class Investigation:
         return tuple(network_outcomes(self.name, self.networks, measured, self.blocks, self.structure))
 
     def _measure(self, part: str, keys: Collection[Key]) -> dict[Key, Metrics]:
-        measured = self.validated if part == "validation" else {}
-        for done, key in enumerate(keys, 1):
+        measured, total = (self.validated, len(self.networks)) if part == "validation" else ({}, len(keys))
+        for key in keys:
             measured[key] = network_metrics(self.settings.task, self.networks[key], self.blocks[key[1]], part)
-            self.progress(f"measuring on {part} data", done, len(keys))
+            self.progress(f"measuring on {part} data", len(measured), total)
         return measured
 
-    def _sound(self) -> list[tuple[int, int]]:
+    def _candidates(self) -> tuple[Candidate, ...]:
+        scored, found = self._scored(), list[Candidate]()
+        pools = pools_of(next(iter(scored.values())), self.settings)
+        while (rule := proposed(self.settings.rules, pools, [(c.rule, c.eligible) for c in found])) is not None:
+            self._train(f"cutting and refitting, {label(rule)}", self._cuts(rule, scored))
+            self._measure("validation", [key for key in self.networks if key[0] == label(rule)])
+            found.append(candidate(rule, self.networks, self.validated, self.structure, self.settings.yardstick))
+        return tuple(found)
+
+    def _sound(self) -> list[Member]:
         return [key[1:] for key, t in self.networks.items() if key[0] == "full" and not t.fit.diverged]
 
     def _train(self, stage: str, todo: Mapping[Key, "Untrained"]) -> None:
@@ -238,16 +253,22 @@ class Investigation:
                 todo["full", split.block, seed] = Untrained(self.build(own, {}), replace(self.settings.train, seed=own))
         return todo
 
-    def _cuts(self) -> dict[Key, "Untrained"]:
-        todo = {}
-        settings, members = self.settings, self._sound()
+    def _scored(self) -> dict[Member, Mapping[str, torch.Tensor]]:
+        found, members = {}, self._sound()
         for done, (block, seed) in enumerate(members, 1):
             model, batch = self.networks["full", block, seed].fit.model, scoring_batch(self.blocks[block])
-            scores = unit_scores(model, batch, settings.criterion, settings.task.loss, self.structure)
-            for rule in settings.rules:
-                plan = select(scores, self.structure, rule, settings.scope, settings.keep)
-                todo[label(rule), block, seed] = self._cut(model, batch, plan, member_seed(block, seed))
+            found[block, seed] = unit_scores(
+                model, batch, self.settings.criterion, self.settings.task.loss, self.structure
+            )
             self.progress("scoring units", done, len(members))
+        return found
+
+    def _cuts(self, rule: Rule, scored: Mapping[Member, Mapping[str, torch.Tensor]]) -> dict[Key, "Untrained"]:
+        todo = {}
+        for (block, seed), scores in scored.items():
+            model, batch = self.networks["full", block, seed].fit.model, scoring_batch(self.blocks[block])
+            plan = select(scores, self.structure, rule, self.settings.scope, self.settings.keep)
+            todo[label(rule), block, seed] = self._cut(model, batch, plan, member_seed(block, seed))
         return todo
 
     def _controls(self, chosen: Candidate) -> dict[Key, "Untrained"]:
@@ -278,6 +299,18 @@ class Untrained:
     model: nn.Module
     config: TrainConfig
     plan: Plan | None = None
+
+
+def pools_of(scores: Mapping[str, torch.Tensor], settings: StudySettings) -> Pools:
+    """How many units are ranked together; every group keeps one."""
+    pools = {
+        name: Pool(len(values))
+        for name, values in scores.items()
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in settings.keep)
+    }
+    if settings.scope == "group":
+        return pools
+    return {"all layers": Pool(sum(pool.parts for pool in pools.values()), len(pools))}
 
 
 def member_seed(block: int, seed: int) -> int:

@@ -80,7 +80,7 @@ def shown_progress() -> Iterator[Callable[[str, int, int], None]]:
                 tasks[stage] = bars.add_task(stage, total=total)
                 if not err.is_terminal:
                     err.print(f"{stage} ({total})")
-            bars.update(tasks[stage], completed=done)
+            bars.update(tasks[stage], completed=done, total=total)
 
         yield show
 
