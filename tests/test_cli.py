@@ -16,6 +16,7 @@ import pared as library
 from commands import ROWS, SMALL, assert_refused, command, environment, files, logistic, pared, process, write_csv
 from pared import evaluation, run, store
 from pared.cli import app
+from pared.settings import USUAL
 from pared.surgery import Plan, load
 
 RUN = ("run", "my.csv", "--column", "value", *SMALL)
@@ -256,6 +257,39 @@ def test_help_and_version():
     assert {command.callback.__name__ for command in app.registered_commands} == {
         "run_command", "data_command", "predict_command", "report_command",
     }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "candidate", "words"),
+    [
+        ("weights", "ratio 0.3", ("Weights removed", "Parameters that are not zero", "PyTorch multiplies by them")),
+        ("layers", "1 removed", ("Layers removed", "% of the hidden layers gone", "these went:")),
+    ],
+)
+def test_weights_and_layers_take_the_same_way(home, tmp_path, what, candidate, words):
+    ratios = ("--ratios", "search" if what == "layers" else "0.3")
+    options = ("--column", "value", *SMALL, *ratios, "--what", what, "--margin", "50")
+    result = pared("run", home / "my.csv", *options, "--out", tmp_path)
+    assert result.exit_code == 0, result.stderr
+    folder = tmp_path / "my-seed0"
+    assert {path.name for path in folder.iterdir()} == LEFT
+    record = record_of(folder)
+    assert record["settings"]["what"] == what
+    assert record["settings"]["criterion"] == {"weights": USUAL["weights"], "layers": "replaceability"}[what]
+    assert record["candidates"][0]["label"] == candidate
+    assert {"full", "random", "scratch", "trained_on"} <= record["comparisons"].keys()
+    assert record["shipped"]["arm"] == "cut"
+    assert record["shipped"]["nonzeros"] < record["full_size"]["nonzeros"]
+    page = " ".join((folder / "report.html").read_text(encoding="utf-8").replace("\u00a0", " ").split())
+    for word in words:
+        assert word in page
+    assert "units are removed" not in page
+    printed = table(pared("predict", folder, home / "my.csv").stdout)
+    found = {int(row["row"]): float(row["forecast"]) for row in printed}
+    start, end = record["blocks"][record["shipped"]["block"]]["test"]
+    own = [found[row] for row in range(start + 1, end + 1)][:60]
+    np.testing.assert_allclose(own, record["figures"]["forecast"]["one_step_cut"], rtol=1e-5)
 
 
 @pytest.mark.slow

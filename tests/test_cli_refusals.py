@@ -106,6 +106,7 @@ OPTIONS = {  # option -> (what the message names, values)
     "--init": ("keras", ["zeros"]),
     "--predict": ("increments", ["future"]),
     "--scope": ("global", ["world"]),
+    "--what": ("layers", ["trees"]),
 }
 
 
@@ -122,6 +123,25 @@ def test_a_network_with_nothing_to_remove(here):
     refuse(here, words, "removes nothing", "recurrent.0.l0: 1 units")
     words = ("run", "my.csv", "--column", "value", *SMALL, "--ratios", "0.001")
     refuse(here, words, "0.001", "removes nothing", "ask for more")
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("--what", "layers", "--recurrent", "4", "--dense", ""), ("no hidden layer may go", "--recurrent 16,16")),
+        (("--what", "layers", "--scope", "group"), ("leave scope away",)),
+        (("--what", "layers", "--criterion", "taylor", "--ratios", "search"), ("replaceability or cka",)),
+        (("--what", "layers", "--ratios", "0.1"), ("removes 0 of 3 layers", "1 to 2 may go")),
+        (("--what", "layers", "--thresholds", "0.1"), ("leave thresholds away",)),
+        (("--what", "weights", "--criterion", "taylor"), ("scores of weights", "magnitude or obd")),
+        (("--what", "weights", "--keep", "nowhere"), ("'nowhere' in keep matches none of recurrent.0.weight_ih_l0",)),
+        (("--what", "weights", "--ratios", "0.00001"), ("removes nothing",)),
+        (("--what", "units", "--criterion", "cka"), ("no scores of groups",)),
+        (("--ratios", "search", "--recurrent", "1", "--dense", ""), ("removes nothing", "recurrent.0.l0: 1 units")),
+    ],
+)
+def test_what_cannot_be_removed(here, words, parts):
+    refuse(here, ("run", "my.csv", "--column", "value", *SMALL, *words), *parts)
 
 
 @pytest.mark.parametrize("out", ["taken", "taken/below", "taken/far/below"])

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pared.outcomes import label
 from pared.selection import Count, Ratio, Ratios, Threshold
-from pared.sizes import Bisection, LayerByLayer, Pool, proposed
+from pared.sizes import Bisection, LayerByLayer, OneByOne, Pool, proposed
 
 
 def explored(rules, pools, passes):
@@ -93,3 +93,12 @@ def test_layer_by_layer_never_takes_longer_than_six_looks(pools, draw):
     assert len(tried) <= 6
     for rule, _ in tried:
         assert not isinstance(rule, Ratios) or rule.fractions.keys() == pools.keys()
+
+
+@pytest.mark.parametrize(
+    ("passing", "looks"),
+    [((), 2), ((1,), 3), ((2,), 4), ((1, 2, 3), 5), ((1, 2, 3, 4), 6), ((3,), 2), ((1, 2, 3, 4, 5, 6, 7), 7)],
+)
+def test_one_by_one_ends_after_two_that_do_not_pass(passing, looks):
+    tried = explored((OneByOne(),), {"all layers": Pool(8)}, lambda rule: rule.units in passing)
+    assert [rule for rule, _ in tried] == [Count(k) for k in range(1, looks + 1)]

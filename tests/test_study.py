@@ -13,14 +13,15 @@ from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 
 from networks import batch, forecaster, mlp, snapshot, unchanged
-from pared import criteria
+from pared import criteria, evaluation
+from pared.cutting import Layers, Units, Weights
 from pared.data.series import Series
 from pared.data.splits import Framing, Protocol, rolling_origin
 from pared.models import Forecaster
 from pared.outcomes import CONTROLS, label
 from pared.selection import Count, Ratio, Threshold
-from pared.sizes import Bisection
-from pared.study import Investigation, StudySettings, equal_compute_epochs, member_seed, prune, same_counts, study
+from pared.sizes import Bisection, OneByOne
+from pared.study import Investigation, StudySettings, equal_compute_epochs, member_seed, prune, study
 from pared.surgery import Plan, StructureError, cut, trace
 from pared.training import TrainConfig
 from pared.types import Batch, DivergedError
@@ -40,8 +41,9 @@ def splits(blocks=len(BLOCKS)):
 
 def build(seed, widths):
     """A small GRU forecaster."""
-    recurrent = [widths.get(f"recurrent.{k}.l0", width) for k, width in enumerate((6, 3))]
-    return Forecaster(1, recurrent, (widths.get("head.0", 3),), cell="gru", seed=seed)
+    recurrent = [w for k, width in enumerate((6, 3)) if (w := widths.get(f"recurrent.{k}.l0", width))]
+    dense = [w for w in [widths.get("head.0", 3)] if w]
+    return Forecaster(1, recurrent, dense, cell="gru", seed=seed)
 
 
 QUICK = StudySettings(
@@ -114,6 +116,47 @@ def test_a_search_goes_by_validation_data_and_every_look_is_a_candidate():
             assert following > max(passed, default=0)
 
 
+def test_weights_stay_zero_from_the_cut_to_the_controls():
+    settings = replace(QUICK, cutting=Weights(), rules=(Ratio(0.5), Ratio(0.8)))
+    found = Investigation(build, splits(), (0,), settings).run()
+    assert found.chosen.label == "ratio 0.8"
+    for block in BLOCKS:
+        full, small, random, scratch, on = (
+            found.networks[arm, block, 0] for arm in ("full", "ratio 0.8", "random", "scratch", "trained_on")
+        )
+        whole = sum(p.numel() for p in full.fit.model.parameters())
+        weights = sum(p.numel() for p in full.fit.model.parameters() if p.dim() > 1)
+        assert small.removal.share == random.removal.share == pytest.approx(0.8, abs=1 / weights)
+        for trained in (small, random, scratch):
+            assert evaluation.nonzeros(trained.fit.model) <= whole - round(0.8 * weights)
+        assert on.removal is None
+        # masked weights are multiplied by, so the twin from scratch has the epochs of both trainings
+        assert len(scratch.fit.curves["train"]) == QUICK.train.epochs + QUICK.refit.epochs
+    cut = [o for o in found.outcomes if o.arm == "cut" and "test.nrmse" in o.metrics]
+    assert found.chosen.parameters == np.mean([o.metrics["nonzeros"] for o in cut])
+    assert all(o.metrics["nonzeros"] < 0.5 * full for o in cut for full in [full_size(found)])
+
+
+def full_size(found):
+    return next(o.metrics["parameters"] for o in found.outcomes if o.arm == "full")
+
+
+def test_layers_go_one_by_one_as_long_as_what_is_left_passes():
+    settings = replace(QUICK, cutting=Layers(), rules=(OneByOne(),))
+    found = Investigation(build, splits(), (0,), settings).run()
+    assert [c.label for c in found.candidates] == ["1 removed", "2 removed"]  # of three, one recurrent layer stays
+    assert [c.removed for c in found.candidates] == [pytest.approx(1 / 3), pytest.approx(2 / 3)]
+    for block in BLOCKS:
+        small, random, scratch = (found.networks[arm, block, 0] for arm in (found.chosen.label, "random", "scratch"))
+        shapes = [[p.shape for p in t.fit.model.parameters()] for t in (small, scratch)]
+        assert shapes[0] == shapes[1]
+        assert len(random.plan.before) == len(small.plan.before) == round(3 * found.chosen.removed)
+        assert len(small.fit.curves["train"]) == len(random.fit.curves["train"]) == QUICK.refit.epochs
+    narrow = Investigation(build, splits(), (0,), replace(settings, margin=1e-9)).run()
+    assert [c.label for c in narrow.candidates] == ["1 removed", "2 removed"]
+    assert narrow.chosen == next((c for c in reversed(narrow.candidates) if c.eligible), None)
+
+
 def test_outcomes_say_what_they_are(evidence):
     full = 6 * 3 * (1 + 6 + 2) + 3 * 3 * (6 + 3 + 2) + 12 + 4
     for outcome in evidence.outcomes:
@@ -121,10 +164,11 @@ def test_outcomes_say_what_they_are(evidence):
         if outcome.arm in NAIVE:
             assert outcome.plan is None
             assert "test.nrmse" in outcome.metrics
-        elif outcome.arm in ("full", "trained_on", "scratch"):
+        elif outcome.arm in ("full", "trained_on"):
             assert outcome.plan is None
-            assert (outcome.metrics["parameters"] == full) == (outcome.arm != "scratch")
+            assert outcome.metrics["parameters"] == full
         else:
+            assert outcome.metrics["parameters"] < full
             assert outcome.ratio in (pytest.approx(0.25), pytest.approx(0.5))
             assert outcome.metrics["units"] == pytest.approx(12 * (1 - outcome.ratio))
             assert Plan.from_json(json.dumps(outcome.plan)).keep
@@ -161,12 +205,12 @@ def test_a_study_whose_networks_all_diverge_says_so():
 
 def test_wrong_settings_are_found_before_training():
     with pytest.raises(ValueError, match="matches no group"):
-        Investigation(build, splits(1), (0,), replace(QUICK, keep=("nowhere",))).check()
+        Investigation(build, splits(1), (0,), replace(QUICK, cutting=Units(keep=("nowhere",)))).check()
     no_recurrence = Investigation(
         lambda seed, widths: nn.Sequential(nn.Flatten(), nn.Linear(2, 4), nn.Linear(4, 1)),
         splits(1),
         (0,),
-        replace(QUICK, criterion=criteria.junk),
+        replace(QUICK, cutting=Units(criteria.junk)),
     )
     with pytest.raises(StructureError):
         no_recurrence.check()
@@ -176,14 +220,6 @@ def test_every_member_has_a_seed_of_its_own():
     seeds = [member_seed(block, seed) for block in range(10) for seed in range(10)]
     assert len(set(seeds)) == 100
     assert seeds[0] == member_seed(0, 0)
-
-
-def test_random_deletion_takes_as_many_units_of_each_group():
-    model = forecaster()
-    structure = trace(model, batch(model).x)
-    scores = {group.name: torch.arange(float(group.width)) for group in structure}
-    plan = same_counts(Plan({"recurrent.0.l0": (0, 1), "head.0": (0, 1, 2)}), scores, structure)
-    assert plan.keep == {"recurrent.0.l0": (3, 4), "head.0": (1, 2, 3)}
 
 
 def test_equal_compute_counts_multiply_adds():

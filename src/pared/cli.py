@@ -12,6 +12,7 @@ from rich.table import Table as Listing
 import pared
 from pared import criteria, report, run, run_table, store
 from pared.comparing.command import compare_criteria_command
+from pared.cutting import What
 from pared.data import BUILTINS, TABLES, Table, classic, load
 from pared.data.examples import rows_to_predict
 from pared.job import B, Job, investigation, partial_record, shipped_key
@@ -22,7 +23,7 @@ from pared.options import Column, DataName, Features, TaskName, is_table, refuse
 from pared.replicate.command import app as replicate
 from pared.screen import summary, write_csv
 from pared.selection import Scope
-from pared.settings import Predict, RunConfig, TableConfig
+from pared.settings import USUAL, Predict, RunConfig, TableConfig
 from pared.surgery import Plan
 from pared.terminal import (
     INTERRUPTED,
@@ -61,7 +62,9 @@ DEFAULT = RunConfig()
 DEFAULT_TABLE = TableConfig("classification")
 EPOCHS_HELP = f"Epochs of the full network (default {DEFAULT.epochs}, of a table {DEFAULT_TABLE.epochs})."
 MARGIN_HELP = "How much more error counts as 'as good' (default 0.05; of classes 0.01, a point of accuracy)."
-RATIOS_HELP = "Fractions of the units to remove, each tried; or `search` for the largest that passes, by bisection."
+WHAT_HELP = "What is removed: hidden units, single weights, or whole hidden layers."
+CRITERION_HELP = f"What scores them (auto: {', '.join(USUAL.values())}); one of {', '.join(criteria.__all__)}."
+RATIOS_HELP = "Shares to remove, each tried; or `search`, which finds the largest that passes in few looks."
 
 
 @app.command("run")
@@ -84,11 +87,12 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
     refit_epochs: Annotated[int, option("Training", "Epochs after a cut; 0: a fifth of --epochs.")] = 0,
     lr: Annotated[float, option("Training", "Learning rate at the start.")] = DEFAULT.lr,
     batch_size: Annotated[int, option("Training", "Windows in one training step.")] = DEFAULT.batch_size,
-    criterion: Annotated[str, option("Cutting", f"What scores units: {', '.join(criteria.__all__)}.")] = "taylor",
+    what: Annotated[What, option("Cutting", WHAT_HELP)] = "units",
+    criterion: Annotated[str, option("Cutting", CRITERION_HELP)] = "auto",
     ratios: Annotated[str, option("Cutting", RATIOS_HELP)] = "search",
-    thresholds: Annotated[str, option("Cutting", "Also remove units scoring below these (junk: 0.09,0.1,0.11).")] = "",
-    scope: Annotated[Scope, option("Cutting", "Rank units within each layer, or over all layers.")] = DEFAULT.scope,
-    keep: Annotated[str, option("Cutting", "Layers left whole, names or patterns: 'recurrent.1*,head*'.")] = "",
+    thresholds: Annotated[str, option("Cutting", "Also remove what scores below these (junk: 0.09,0.1,0.11).")] = "",
+    scope: Annotated[Scope, option("Cutting", "Rank within each layer, or over all layers.")] = DEFAULT.scope,
+    keep: Annotated[str, option("Cutting", "Left whole, names or patterns: 'recurrent.1*,head*'.")] = "",
     margin: Annotated[float | None, option("Evidence", MARGIN_HELP)] = None,
     seeds: Annotated[int | None, option("Evidence", f"Networks on each block (default {DEFAULT.seeds}).")] = None,
     seed: Annotated[int, option("Evidence", "First seed; the same seed gives the same outcomes.")] = DEFAULT.seed,
@@ -98,9 +102,9 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
 ) -> None:
     """Find the smallest network for DATA that predicts as well as the large one.
 
-    Trains the full network on ten blocks (of a series: rolling; of a table: folds), removes hidden units, repairs and
-    refits, searches the leanest network that is not inferior on validation data, and tests that one once beside the
-    full one, naive predictors and controls.
+    Trains the full network on ten blocks (of a series: rolling; of a table: folds), removes hidden units (or weights,
+    or layers: --what), repairs and refits, searches the leanest network that is not inferior on validation data, and
+    tests that one once beside the full one, naive predictors and controls.
 
     Leaves report.html, outcomes.json, plan.json, model.safetensors and config.toml in a new folder under --out.
     """
@@ -113,6 +117,7 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
             "batch_size": batch_size,
             "seed": seed,
             "seeds": seeds if seeds is not None else short.get("seeds"),
+            "what": what,
             "criterion": criterion,
             "ratios": ratios if ratios == "search" else numbers("--ratios", ratios, float),
             "thresholds": numbers("--thresholds", thresholds, float),

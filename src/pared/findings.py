@@ -1,6 +1,7 @@
 """What a run may say of its evidence: notes, the finding, and figures in words."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,9 @@ from scipy import stats
 from pared.data import Block
 from pared.evaluation import Comparison, Task
 from pared.evaluation.paired import counting_error
-from pared.outcomes import CONTROLS, Evidence, Outcome
+from pared.outcomes import CONTROLS, Candidate, Evidence, Outcome
 from pared.settings import Settings
+from pared.surgery import Drop
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ def notes(blocks: Sequence[Block], config: Settings, evidence: Evidence) -> list
     if few := _too_few_rows(evidence, config):
         found.append(few)
     trained = list(evidence.networks.values())
+    if removed := _removed(evidence, config):
+        found.append(removed)
     if found_nothing := _no_better_than_trivial(evidence.outcomes, config.task):
         found.append(
             f"{found_nothing} of the full networks tested err no less than {words.trivial}: "
@@ -67,6 +71,21 @@ def notes(blocks: Sequence[Block], config: Settings, evidence: Evidence) -> list
             f"{diverged} of {len(trained)} trainings diverged; their pairs are left out, their rules not eligible."
         )
     return found
+
+
+def _removed(evidence: Evidence, config: Settings) -> str | None:
+    """What removing weights saves and what not; which layers went where each network chose its own."""
+    if evidence.chosen is None or config.what == "units":
+        return None
+    if config.what == "weights":
+        return (
+            "Weights that are zero are left out of the saved file, but PyTorch multiplies by them: the network is "
+            "faster only where whole units went with them. The times are measured."
+        )
+    plans = [t.plan for (arm, _, _), t in evidence.networks.items() if arm == evidence.chosen.label and t.plan]
+    gone = Counter(edit.modules[0] for plan in plans for edit in plan.before if isinstance(edit, Drop))
+    layers = ", ".join(f"{name} in {count}" for name, count in gone.most_common())
+    return f"Each network chose the layers it could do without. Of {len(plans)} networks these went: {layers}."
 
 
 def _too_few_rows(evidence: Evidence, config: Settings) -> str | None:
@@ -107,13 +126,11 @@ def finding(evidence: Evidence, config: Settings) -> str:
     against = evidence.comparisons.get("full")
     if against is None:
         return "The smaller network diverged wherever it was to be tested; the full network is shipped."
-    full = next(o.metrics["parameters"] for o in evidence.outcomes if o.arm == "full")
-    less = 1 - evidence.chosen.parameters / full
-    change = _change(against, config)
+    less, change = _less(evidence.chosen, evidence.outcomes, config), _change(against, config)
     if not evidence.ships_cut:
         return (
-            f"The network with on average {100 * less:.0f} % fewer parameters failed its test: {change} against the "
-            f"full one, {against.verdict} at a margin of {margin}; the full network is shipped."
+            f"The network with on average {less} failed its test: {change} against the full one, {against.verdict} "
+            f"at a margin of {margin}; the full network is shipped."
         )
     beats = against.verdict == "better"
     trained_on = evidence.comparisons.get("trained_on")
@@ -123,9 +140,17 @@ def finding(evidence: Evidence, config: Settings) -> str:
         verdict = "predicts as well as the full one (and is not shown to beat it given the same extra training)"
     else:
         verdict = "predicts as well as the full one"
-    return (
-        f"With {100 * less:.0f} % fewer parameters on average, the network {verdict}: {change} at a margin of {margin}."
-    )
+    return f"With {less} on average, the network {verdict}: {change} at a margin of {margin}."
+
+
+def _less(chosen: Candidate, outcomes: Sequence[Outcome], config: Settings) -> str:
+    """How much smaller the chosen networks are."""
+    full = next(o.metrics["parameters"] for o in outcomes if o.arm == "full")
+    share = f"{100 * (1 - chosen.parameters / full):.0f} % fewer"
+    if config.what == "weights":
+        return f"{share} parameters that are not zero"
+    gone = f"{100 * chosen.removed:.0f} % of the hidden layers gone and " if config.what == "layers" else ""
+    return f"{gone}{share} parameters"
 
 
 def _margin(config: Settings) -> str:

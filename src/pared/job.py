@@ -4,14 +4,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
+from torch import Tensor, nn
+
 import pared
 from pared import evaluation
+from pared.cutting import Build
 from pared.data import Block
 from pared.findings import finding, notes
 from pared.outcomes import Candidate, Evidence, Key, Outcome, Trained
 from pared.selection import Ratio, Ratios, Threshold
 from pared.settings import Settings
-from pared.study import Build, Investigation
+from pared.study import Investigation
 from pared.types import DataError, Progress
 
 B = TypeVar("B", bound=Block)
@@ -80,14 +83,18 @@ def record(job: Job[B], evidence: Evidence) -> dict[str, Any]:
     return partial_record(job, evidence.outcomes) | {
         "candidates": [_candidate(job, c, evidence) for c in evidence.candidates],
         "chosen": evidence.chosen.label if evidence.chosen else None,
-        "shipped": shipped_as | asdict(evaluation.size(shipped, example)),
-        "full_size": asdict(evaluation.size(full, example)),
+        "shipped": shipped_as | _size(shipped, example),
+        "full_size": _size(full, example),
         "comparisons": {name: asdict(c) for name, c in evidence.comparisons.items()},
         "directions": {name: asdict(d) for name, d in evidence.hits.items()},
         "notes": [*notes(job.blocks, job.config, evidence), *job.remarks],
         "finding": finding(evidence, job.config),
         "figures": job.figures(evidence, key, own),
     }
+
+
+def _size(model: nn.Module, example: Tensor) -> dict[str, Any]:
+    return asdict(evaluation.size(model, example)) | {"nonzeros": evaluation.nonzeros(model)}
 
 
 def partial_record(job: Job[B], outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from pared import evaluation
 from pared.data import Block
 from pared.evaluation import Comparison, McNemar, Predictor, Task
 from pared.evaluation.paired import Scale, counting_error
-from pared.selection import Ratio, Ratios, Rule, Threshold
+from pared.selection import Count, Ratio, Ratios, Rule, Threshold
 from pared.sizes import Search
-from pared.surgery import Plan, Structure
+from pared.surgery import Drop, Plan, Structure
 from pared.training import Fit
 from pared.training.fleet import inference
+from pared.types import Masks
 
 CONTROLS = ("trained_on", "scratch", "random")
 
@@ -31,7 +32,7 @@ class Outcome:
     """One network's figures: pure data, what the store holds.
 
     `metrics` are flat: "validation.nrmse", "test.free_direction", "parameters", ...; a diverged network has
-    {"diverged": 1.0} and no errors.
+    {"diverged": 1.0} and no errors. `ratio` is the share of parts (units, weights, layers) that is gone.
     """
 
     data: str
@@ -44,11 +45,25 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Removal:
+    """What a network lost: the plan, the share of its parts that is gone, the weights that stay (all where None)."""
+
+    plan: Plan
+    share: float
+    masks: Masks | None = None
+
+
+@dataclass(frozen=True)
 class Trained:
-    """A network of one arm, and how it was cut."""
+    """A network of one arm, and what it lost."""
 
     fit: Fit
-    plan: Plan | None = None
+    removal: Removal | None = None
+
+    @property
+    def plan(self) -> Plan | None:
+        """How it came from the full network."""
+        return self.removal.plan if self.removal else None
 
 
 Key = tuple[str, int, int]
@@ -58,7 +73,11 @@ Networks = dict[Key, Trained]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A rule tried on validation data beside the full network; `comparison` is None where every pair diverged."""
+    """A rule tried on validation data beside the full network; `comparison` is None where every pair diverged.
+
+    `removed` is the share of parts (units, weights, layers) that is gone, `parameters` how many there are (of weights:
+    how many are not zero), both on average.
+    """
 
     label: str
     rule: Rule
@@ -102,11 +121,13 @@ def accepted(comparison: Comparison) -> bool:
 
 
 def label(rule: Rule | Search) -> str:
-    """A rule's name in tables: "ratio 0.5", "ratios 0.75/0.5", "threshold 0.09"; what a search does."""
+    """A rule's name in tables: "ratio 0.5", "ratios 0.75/0.5", "2 removed", "threshold 0.09"; what a search does."""
     if isinstance(rule, Ratio):
         return f"ratio {rule.fraction:g}"
     if isinstance(rule, Ratios):
         return f"ratios {'/'.join(f'{fraction:g}' for fraction in rule.fractions.values())}"
+    if isinstance(rule, Count):
+        return f"{rule.units} removed"
     if isinstance(rule, Threshold):
         return f"threshold {rule.value:g}" + (" of the mean" if rule.relative else "")
     return str(rule)
@@ -157,28 +178,44 @@ def predictor(task: Task, model: nn.Module, block: Block) -> Predictor:
 
 
 def costs(trained: Trained, block: Block, structure: Structure) -> Metrics:
-    """Parameters, multiply-adds of one example, and units left."""
-    kept = trained.plan.keep if trained.plan else {}
+    """Parameters, how many of them are not zero, multiply-adds of one example, and units left."""
     return {
         "parameters": evaluation.parameters(trained.fit.model),
+        "nonzeros": evaluation.nonzeros(trained.fit.model),
         "macs": evaluation.macs(trained.fit.model, block.train.x[:1]),
-        "units": sum(len(kept.get(group.name, range(group.width))) for group in structure),
+        "units": units_left(structure, trained.plan or Plan({})),
     }
 
 
+def units_left(structure: Structure, plan: Plan) -> int:
+    """How many of the groups' units a network has after a plan, whose dropped layers have none."""
+    left = {group.name: group.width for group in structure}
+    for edit in (*plan.before, plan):
+        if isinstance(edit, Plan):
+            left |= {name: len(units) for name, units in edit.keep.items()}
+        elif isinstance(edit, Drop):
+            gone = edit.modules[0]
+            left |= {name: 0 for name in left if name == gone or name.startswith(f"{gone}.l")}
+    return sum(left.values())
+
+
 def candidate(
-    rule: Rule, networks: Networks, validated: Mapping[Key, Metrics], structure: Structure, yardstick: Yardstick
+    rule: Rule,
+    networks: Networks,
+    validated: Mapping[Key, Metrics],
+    size: Callable[[nn.Module], int],
+    yardstick: Yardstick,
 ) -> Candidate:
     """Sets a rule's networks beside the full ones on validation data."""
     name = label(rule)
     keys = [key for key in networks if key[0] == name]
     pairs = [(validated[key], validated["full", *key[1:]], key[1]) for key in keys]
-    plans = [plan for key in keys if (plan := networks[key].plan)]
+    shares = [removal.share for key in keys if (removal := networks[key].removal)]
     return Candidate(
         label=name,
         rule=rule,
-        removed=float(np.mean([_ratio(plan, structure) for plan in plans])),
-        parameters=float(np.mean([evaluation.parameters(networks[key].fit.model) for key in keys])),
+        removed=float(np.mean(shares)),
+        parameters=float(np.mean([size(networks[key].fit.model) for key in keys])),
         comparison=yardstick.compared(pairs, "validation"),
         diverged=sum("diverged" in validated[key] for key in keys),
     )
@@ -197,13 +234,8 @@ def network_outcomes(
         by_rule = arm not in ("full", *CONTROLS)
         metrics = costs(trained, blocks[block], structure) | measured.get(key, {})
         plan = trained.plan.as_dict() if trained.plan else None
-        ratio = _ratio(trained.plan, structure) if trained.plan else None
+        ratio = trained.removal.share if trained.removal else None
         yield Outcome(data, block, seed, "cut" if by_rule else arm, ratio, metrics, plan)
-
-
-def _ratio(plan: Plan, structure: Structure) -> float:
-    """Share of the scored groups' units that the plan removes."""
-    return 1 - sum(map(len, plan.keep.values())) / sum(structure[name].width for name in plan.keep)
 
 
 def baseline_outcomes(data: str, blocks: Iterable[Block], task: Task) -> Iterator[Outcome]:

@@ -16,8 +16,8 @@ from pared.masks import mask_weights, select_weights
 from pared.reconstruct import refit_layers
 from pared.selection import select
 from pared.signals import check_masks, prunable
-from pared.study import unit_scores
 from pared.surgery import Structure, cut, trace
+from pared.surgery.structure import as_units
 from pared.training import Fit
 from pared.types import Batch, Criterion, Loss, Masks, Scores
 
@@ -62,7 +62,7 @@ class Units:
 
     def scores(self, criterion: Criterion) -> Scores:
         """Scores of units, those of weights reduced by `by_unit`. Raises ValueError for scores of other things."""
-        found = unit_scores(self.model, self.batch, criterion, self.loss, self.structure)
+        found = as_units(criterion(self.model, self.batch, self.loss), self.structure)
         own = {name: found[name] for name in self.shapes if name in found and found[name].dim()}
         if not own:
             raise ValueError(_other(found, "units"))

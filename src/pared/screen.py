@@ -31,7 +31,9 @@ def summary(record: dict[str, Any], folder: Path) -> None:
         out.print(line, style="dim")
     small, full = record["shipped"], record["full_size"]
     example = "prediction" if record.get("task") else "forecast"
-    sizes = [f"{small[key]} of {full[key]} {name}" for key, name in (("parameters",) * 2, ("macs", "multiply-adds"))]
+    names = {"nonzeros": "parameters not zero"} if record["settings"]["what"] == "weights" else {}
+    names |= {"parameters": "parameters", "macs": "multiply-adds"}
+    sizes = [f"{small[key]} of {full[key]} {name}" for key, name in names.items()]
     out.print(f"shipped: {', '.join(sizes)}, {small['milliseconds']:.2f} of {full['milliseconds']:.2f} ms a {example}")
     out.print(f"report: {escape(str(folder / store.REPORT))}", soft_wrap=True)
 
@@ -52,17 +54,18 @@ def _controls_table(record: dict[str, Any]) -> Table:
     task = record.get("task", "forecasting")
     shown = COLUMNS[task]
     compared = "points" if task == "classification" else "error ratio"
-    columns = ("network", *(heading for heading, _ in shown.values()), "param.", compared, "verdict")
+    size, sizes = ("nonzeros", "not 0") if record["settings"]["what"] == "weights" else ("parameters", "param.")
+    columns = ("network", *(heading for heading, _ in shown.values()), sizes, compared, "verdict")
     table = Table(*columns, box=None, padding=(0, 1, 0, 0))
     for name in dict.fromkeys(("full", "cut", *record["comparisons"])):
-        values = {metric: mean_test_metric(record, name, metric) for metric in (*shown, "parameters")}
+        values = {metric: mean_test_metric(record, name, metric) for metric in (*shown, size)}
         if values[next(iter(shown))] is None:
             continue
         found = record["comparisons"].get(name)
         table.add_row(
             name + ("*" if name == record["shipped"]["arm"] else ""),
             *(_cell(values[metric], share) for metric, (_, share) in shown.items()),
-            "" if values["parameters"] is None else f"{values['parameters']:.0f}",
+            "" if values[size] is None else f"{values[size]:.0f}",
             ratio_text(found) if found else "",
             found["verdict"] if found else "",
         )

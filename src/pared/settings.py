@@ -4,9 +4,10 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pared import criteria
+from pared.cutting import Cutting, Layers, Units, Weights, What
 from pared.data import Framing, Series, resolve_predict
 from pared.data.examples import TableTask
 from pared.evaluation import CLASSIFICATION, FORECASTING, REGRESSION, Task
@@ -16,12 +17,14 @@ from pared.models.recurrent import Cell, Init
 from pared.outcomes import label
 from pared.schedules import Cosine
 from pared.selection import Ratio, Rule, Scope, Threshold
-from pared.sizes import Bisection, LayerByLayer, Search
+from pared.sizes import Bisection, LayerByLayer, OneByOne, Search
 from pared.study import StudySettings
 from pared.training import TrainConfig
-from pared.types import DataError
+from pared.types import Criterion, DataError
 
 Predict = Literal["values", "increments", "auto"]
+USUAL = {"units": "taylor", "weights": "magnitude", "layers": "replaceability"}
+"""The criterion for what is removed where none is named."""
 
 
 class Settings(ABC):
@@ -34,6 +37,7 @@ class Settings(ABC):
     batch_size: int
     seed: int
     seeds: int
+    what: What
     criterion: str
     ratios: tuple[float, ...] | Literal["search"]
     thresholds: tuple[float, ...]
@@ -50,8 +54,14 @@ class Settings(ABC):
 
     def check(self) -> None:
         """Raises DataError for values that cannot be."""
-        if self.criterion not in criteria.__all__:
-            raise DataError(f"unknown criterion {self.criterion!r}; choose one of {', '.join(criteria.__all__)}")
+        if self.what not in get_args(What):
+            raise DataError(f"unknown {self.what!r}; choose one of {', '.join(get_args(What))}")
+        if self.criterion not in ("auto", *criteria.__all__):
+            raise DataError(f"unknown criterion {self.criterion!r}; choose one of auto, {', '.join(criteria.__all__)}")
+        if self.what == "layers" and self.scope != "global":
+            raise DataError("whole layers are ranked with each other alone; leave scope away")
+        if self.what == "layers" and self.thresholds:
+            raise DataError("whole layers go by their order; leave thresholds away")
         if self.seeds < 1 or self.seed < 0:
             raise DataError(f"there must be at least 1 seed, from 0 on; got seeds={self.seeds}, seed={self.seed}")
         if self.margin is not None and not 0 < self.margin < (math.inf if self.task.scale == "log" else 1):
@@ -77,9 +87,23 @@ class Settings(ABC):
     @property
     def rules(self) -> tuple[Rule | Search, ...]:
         """What is tried, in order."""
-        search: Search = LayerByLayer() if self.scope == "group" else Bisection()
-        ratios: Iterable[Rule | Search] = (search,) if self.ratios == "search" else map(Ratio, self.ratios)
+        search: dict[str, Search] = {
+            "units": LayerByLayer() if self.scope == "group" else Bisection(),
+            "weights": Bisection(tolerance=1 / 32),  # most of them may go, so that a sixteenth would be coarse
+            "layers": OneByOne(),
+        }
+        ratios: Iterable[Rule | Search] = (search[self.what],) if self.ratios == "search" else map(Ratio, self.ratios)
         return (*ratios, *map(Threshold, self.thresholds))
+
+    @property
+    def cutting(self) -> Cutting:
+        """What the networks lose, and how."""
+        criterion: Criterion = getattr(criteria, USUAL[self.what] if self.criterion == "auto" else self.criterion)
+        if self.what == "layers":
+            return Layers(criterion, self.keep)
+        if self.what == "weights":
+            return Weights(criterion, "layer" if self.scope == "group" else "global", self.keep)
+        return Units(criterion, self.scope, self.keep)
 
     @property
     def training(self) -> TrainConfig:
@@ -104,6 +128,7 @@ class Settings(ABC):
         return {
             "refit_epochs": self.refitting.epochs,
             "seeds": list(range(self.seed, self.seed + self.seeds)),
+            "criterion": USUAL[self.what] if self.criterion == "auto" else self.criterion,
             "candidates": [label(rule) for rule in self.rules],
             "margin": self.study.yardstick.margin,
         }
@@ -115,9 +140,7 @@ class Settings(ABC):
             train=self.training,
             refit=self.refitting,
             rules=self.rules,
-            criterion=getattr(criteria, self.criterion),
-            scope=self.scope,
-            keep=self.keep,
+            cutting=self.cutting,
             margin=self.margin,
             level=self.level,
             task=self.task,
@@ -145,7 +168,8 @@ class RunConfig(Settings):
     batch_size: int = 64
     seed: int = 0
     seeds: int = 2
-    criterion: str = "taylor"
+    what: What = "units"
+    criterion: str = "auto"
     ratios: tuple[float, ...] | Literal["search"] = "search"
     thresholds: tuple[float, ...] = ()
     scope: Scope = "global"
@@ -172,9 +196,9 @@ class RunConfig(Settings):
         return Framing(self.window or series.window, self.horizon, resolve_predict(series, self.predict))
 
     def network(self, inputs: int, widths: Mapping[str, int], seed: int | None = None) -> Forecaster:
-        """A fresh network, or a smaller one with `widths` (group name -> units)."""
-        recurrent = [widths.get(f"recurrent.{i}.l0", width) for i, width in enumerate(self.recurrent)]
-        dense = [widths.get(f"head.{i}", width) for i, width in enumerate(self.dense)]
+        """A fresh network, or a smaller one with `widths` (group name -> units, 0: without that layer)."""
+        recurrent = _left({f"recurrent.{i}.l0": width for i, width in enumerate(self.recurrent)}, widths)
+        dense = _left({f"head.{i}": width for i, width in enumerate(self.dense)}, widths)
         return Forecaster(inputs, recurrent, dense, cell=self.cell, init=self.init, seed=seed)
 
 
@@ -195,7 +219,8 @@ class TableConfig(Settings):
     batch_size: int = 32
     seed: int = 0
     seeds: int = 2
-    criterion: str = "taylor"
+    what: What = "units"
+    criterion: str = "auto"
     ratios: tuple[float, ...] | Literal["search"] = "search"
     thresholds: tuple[float, ...] = ()
     scope: Scope = "global"
@@ -219,6 +244,11 @@ class TableConfig(Settings):
         return CLASSIFICATION if self.predicts == "classification" else REGRESSION
 
     def network(self, inputs: int, outputs: int, widths: Mapping[str, int], seed: int | None = None) -> MLP:
-        """A fresh network, or a smaller one with `widths` (group name -> units)."""
-        hidden = [widths.get(f"layers.{2 * i}", width) for i, width in enumerate(self.hidden)]
+        """A fresh network, or a smaller one with `widths` (group name -> units, 0: without that layer)."""
+        hidden = _left({f"layers.{2 * i}": width for i, width in enumerate(self.hidden)}, widths)
         return MLP(inputs, hidden, outputs, self.activation, seed)
+
+
+def _left(layers: Mapping[str, int], widths: Mapping[str, int]) -> list[int]:
+    """The widths of layers, some of which are told to be others; those told to be 0 are left out."""
+    return [widths.get(name, width) for name, width in layers.items() if widths.get(name) != 0]

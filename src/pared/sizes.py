@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pared.selection import Ratio, Ratios, Rule
+from pared.selection import Count, Ratio, Ratios, Rule
 
 
 class Pool(NamedTuple):
@@ -83,6 +83,22 @@ class LayerByLayer:
 
     def __str__(self) -> str:
         return f"{self.common}, then layer by layer, at most {self.most} in all"
+
+
+@dataclass(frozen=True)
+class OneByOne:
+    """One part more at a time, until `misses` in a row did not pass or no other may go: for few parts, as layers."""
+
+    misses: int = 2
+
+    def __call__(self, pools: Pools, tried: Tried) -> Count | None:
+        passed = [passed for rule, passed in tried if isinstance(rule, Count)]
+        most = sum(pool.parts - pool.fewest for pool in pools.values())
+        over = len(passed) >= max(most, 1) or (len(passed) >= self.misses and not any(passed[-self.misses :]))
+        return None if over else Count(len(passed) + 1)
+
+    def __str__(self) -> str:
+        return f"one more at a time, until {self.misses} in a row do not pass"
 
 
 def proposed(rules: Sequence[Rule | Search], pools: Pools, tried: Tried) -> Rule | None:

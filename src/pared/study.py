@@ -1,19 +1,18 @@
 """The story: train, score, cut, repair, refit, choose on validation data, test once beside the controls."""
 
-import fnmatch
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 from torch.nn.functional import mse_loss
 
 from pared import criteria, evaluation
 from pared.compensate import compensate as repair
+from pared.cutting import Build, Cutting, Scored, Subject, Units, unit_scores
 from pared.data import Block, first_batch
 from pared.data.batches import evenly, example, suited_batch
 from pared.evaluation import FORECASTING, Task
@@ -25,6 +24,7 @@ from pared.outcomes import (
     Metrics,
     Networks,
     Outcome,
+    Removal,
     Trained,
     Yardstick,
     baseline_outcomes,
@@ -35,13 +35,12 @@ from pared.outcomes import (
     network_outcomes,
     test_comparisons,
 )
-from pared.selection import Rule, Scope, select
-from pared.sizes import Bisection, Pool, Pools, Search, proposed
-from pared.surgery import Plan, Structure, cut, trace
-from pared.surgery.structure import as_units
+from pared.selection import Rule, select
+from pared.sizes import Bisection, Search, proposed
+from pared.surgery import Structure, cut, trace
 from pared.training import TrainConfig
 from pared.training.fleet import fit_each
-from pared.types import Batch, Criterion, DivergedError, Loss, Progress
+from pared.types import Batch, Criterion, DivergedError, Loss, Masks, Progress
 
 SCORING_SAMPLES = 512
 
@@ -68,39 +67,29 @@ def prune(
     """
     batch = suited_batch(first_batch(data, SCORING_SAMPLES), model)
     structure = trace(model, example(batch.x))
-    plan = select(unit_scores(model, batch, criterion, loss, structure), structure, ratio, keep=keep)
+    scores = unit_scores(Subject(model, structure, batch, loss), criterion)
+    plan = select(scores, structure, ratio, keep=keep)
     repaired = repair(model, structure, plan, batch) if compensate else model
     return cut(repaired, structure, plan)
 
 
-def unit_scores(
-    model: nn.Module, batch: Batch, criterion: Criterion, loss: Loss, structure: Structure
-) -> Mapping[str, torch.Tensor]:
-    """A criterion's scores per unit, whether it scores units or weights."""
-    return as_units(criterion(model, batch, loss), structure)
-
-
 Member = tuple[int, int]
 """(block, seed)."""
-
-Build = Callable[[int, Mapping[str, int]], nn.Module]
-"""`build(seed, widths)`: a freshly initialised network; `widths` (group name -> units) asks for a smaller one."""
 
 
 @dataclass(frozen=True)
 class StudySettings:
     """What a study does: pure data but for criterion and task; margin and level are fixed before any result is seen.
 
-    `rules` are tried in their order; a search among them proposes one after another, by what passed on validation data.
-    `margin` None is the one of the task.
+    `cutting` says what networks lose: `Units`, `Weights` or `Layers`, each with its criterion. `rules` are tried in
+    their order; a search among them proposes one after another, by what passed on validation data. `margin` None is the
+    one of the task.
     """
 
     train: TrainConfig = TrainConfig()
     refit: TrainConfig = TrainConfig(epochs=30, lr=3e-3)
     rules: tuple[Rule | Search, ...] = (Bisection(),)
-    criterion: Criterion = criteria.taylor
-    scope: Scope = "global"
-    keep: tuple[str, ...] = ()
+    cutting: Cutting = Units()
     margin: float | None = None
     level: float = 0.95
     task: Task = FORECASTING
@@ -147,10 +136,10 @@ class Investigation:
 
         1. trains the full network on every block and seed; 2. cuts it by one rule after the other, repairs by least
         squares, refits, and compares it with the full one on validation data, which a search goes by; 3. chooses the
-        leanest of all that were tried and are not inferior there, whatever the order; 4. trains the controls: random
-        deletion of the same numbers, the small network from scratch with equal training multiply-adds, the undeleted
-        network with the refit's epochs; 5. tests the chosen networks once beside all of them and the naive predictors.
-        Raises DivergedError when no full network came through.
+        leanest of all that were tried and are not inferior there, whatever the order; 4. trains the controls: as much
+        taken out at random, a network of that size from scratch with equal training multiply-adds, the full network
+        with the refit's epochs; 5. tests the chosen networks once beside all of them and the naive predictors. Raises
+        DivergedError when no full network came through.
         """
         settings = self.settings
         self._train("training the full networks", self._full())
@@ -181,11 +170,10 @@ class Investigation:
 
     def check(self) -> None:
         """Raises before the training what the settings would raise after it: no layer to score, unknown names."""
-        model, batch = self.build(0, {}), scoring_batch(self.splits[0])
-        scores = unit_scores(model, batch, self.settings.criterion, self.settings.task.loss, self.structure)
-        pools, tried = pools_of(scores, self.settings), list[tuple[Rule, bool]]()
-        while (rule := proposed(self.settings.rules, pools, tried)) is not None:
-            select(scores, self.structure, rule, self.settings.scope, self.settings.keep)
+        cutting, subject = self.settings.cutting, self._subject(self.build(0, {}), self.splits[0])
+        scores, tried = cutting.scores(subject), list[tuple[Rule, bool]]()
+        while (rule := proposed(self.settings.rules, cutting.pools(scores), tried)) is not None:
+            cutting.cut(subject, scores, rule)
             tried.append((rule, False))
 
     def finished(self) -> tuple[Outcome, ...]:
@@ -221,12 +209,12 @@ class Investigation:
         return measured
 
     def _candidates(self) -> tuple[Candidate, ...]:
-        scored, found = self._scored(), list[Candidate]()
-        pools = pools_of(next(iter(scored.values())), self.settings)
+        cutting, scored, found = self.settings.cutting, self._scored(), list[Candidate]()
+        pools = cutting.pools(next(iter(scored.values())))
         while (rule := proposed(self.settings.rules, pools, [(c.rule, c.eligible) for c in found])) is not None:
             self._train(f"cutting and refitting, {label(rule)}", self._cuts(rule, scored))
             self._measure("validation", [key for key in self.networks if key[0] == label(rule)])
-            found.append(candidate(rule, self.networks, self.validated, self.structure, self.settings.yardstick))
+            found.append(candidate(rule, self.networks, self.validated, cutting.size, self.settings.yardstick))
         return tuple(found)
 
     def _sound(self) -> list[Member]:
@@ -236,11 +224,11 @@ class Investigation:
         keys, untrained = list(todo), list(todo.values())
         self.progress(stage, 0, len(keys))
         models, configs = [u.model for u in untrained], [u.config for u in untrained]
-        fits = fit_each(
-            models, [self.blocks[block] for _, block, _ in keys], configs, self.settings.task.loss, jobs=self.jobs
-        )
+        blocks, masks = [self.blocks[block] for _, block, _ in keys], [u.masks for u in untrained]
+        fits = fit_each(models, blocks, configs, self.settings.task.loss, jobs=self.jobs, masks=masks)
         for done, (index, fit) in enumerate(fits, 1):
-            self.networks[keys[index]] = Trained(fit, untrained[index].plan)
+            trained = Trained(fit, untrained[index].removal)
+            self.networks[keys[index]] = self.settings.cutting.finished(trained, blocks[index].train.x[:1])
             self.progress(stage, done, len(keys))
         for key in keys:  # members finish in any order; results must not depend on it
             self.networks[key] = self.networks.pop(key)
@@ -253,64 +241,55 @@ class Investigation:
                 todo["full", split.block, seed] = Untrained(self.build(own, {}), replace(self.settings.train, seed=own))
         return todo
 
-    def _scored(self) -> dict[Member, Mapping[str, torch.Tensor]]:
+    def _scored(self) -> dict[Member, Scored]:
         found, members = {}, self._sound()
-        for done, (block, seed) in enumerate(members, 1):
-            model, batch = self.networks["full", block, seed].fit.model, scoring_batch(self.blocks[block])
-            found[block, seed] = unit_scores(
-                model, batch, self.settings.criterion, self.settings.task.loss, self.structure
-            )
-            self.progress("scoring units", done, len(members))
+        for done, member in enumerate(members, 1):
+            found[member] = self.settings.cutting.scores(self._trained_subject(member))
+            self.progress(f"scoring {self.settings.cutting.what}", done, len(members))
         return found
 
-    def _cuts(self, rule: Rule, scored: Mapping[Member, Mapping[str, torch.Tensor]]) -> dict[Key, "Untrained"]:
+    def _cuts(self, rule: Rule, scored: Mapping[Member, Scored]) -> dict[Key, "Untrained"]:
         todo = {}
-        for (block, seed), scores in scored.items():
-            model, batch = self.networks["full", block, seed].fit.model, scoring_batch(self.blocks[block])
-            plan = select(scores, self.structure, rule, self.settings.scope, self.settings.keep)
-            todo[label(rule), block, seed] = self._cut(model, batch, plan, member_seed(block, seed))
+        for member, scores in scored.items():
+            small, removal = self.settings.cutting.cut(self._trained_subject(member), scores, rule)
+            refit = replace(self.settings.refit, seed=member_seed(*member))
+            todo[label(rule), *member] = Untrained(small, refit, removal)
         return todo
 
     def _controls(self, chosen: Candidate) -> dict[Key, "Untrained"]:
-        todo = {}
-        for block, seed in self._sound():
-            model, small = self.networks["full", block, seed].fit.model, self.networks[chosen.label, block, seed]
-            assert small.plan is not None
-            batch, own = scoring_batch(self.blocks[block]), member_seed(block, seed)
-            at_random = same_counts(
-                small.plan, criteria.random(model, batch, self.settings.task.loss, seed=own), self.structure
-            )
-            todo["random", block, seed] = self._cut(model, batch, at_random, own)
-            todo["trained_on", block, seed] = Untrained(model, replace(self.settings.refit, seed=own))
-            epochs = equal_compute_epochs(model, small.fit.model, self.settings, batch)
-            fresh = self.build(own + 1, {name: len(units) for name, units in small.plan.keep.items()})
-            todo["scratch", block, seed] = Untrained(fresh, replace(self.settings.train, epochs=epochs, seed=own + 1))
+        todo, settings = {}, self.settings
+        for member in self._sound():
+            subject, removal = self._trained_subject(member), self.networks[chosen.label, *member].removal
+            assert removal is not None
+            own = member_seed(*member)
+            refit = replace(settings.refit, seed=own)
+            at_random, alike = settings.cutting.at_random(subject, removal, own)
+            todo["random", *member] = Untrained(at_random, refit, alike)
+            todo["trained_on", *member] = Untrained(subject.model, refit)
+            fresh = settings.cutting.fresh(self.build, own + 1, self.structure, removal)
+            epochs = equal_compute_epochs(subject.model, fresh, settings, subject.batch)
+            todo["scratch", *member] = Untrained(fresh, replace(settings.train, epochs=epochs, seed=own + 1), removal)
         return todo
 
-    def _cut(self, model: nn.Module, batch: Batch, plan: Plan, seed: int) -> "Untrained":
-        small = cut(repair(model, self.structure, plan, batch.x), self.structure, plan)
-        return Untrained(small, replace(self.settings.refit, seed=seed), plan)
+    def _trained_subject(self, member: Member) -> Subject:
+        return self._subject(self.networks["full", *member].fit.model, self.blocks[member[0]])
+
+    def _subject(self, model: nn.Module, block: Block) -> Subject:
+        return Subject(model, self.structure, scoring_batch(block), self.settings.task.loss)
 
 
 @dataclass(frozen=True)
 class Untrained:
-    """A network about to be trained, and how it was cut."""
+    """A network about to be trained, and what it lost."""
 
     model: nn.Module
     config: TrainConfig
-    plan: Plan | None = None
+    removal: Removal | None = None
 
-
-def pools_of(scores: Mapping[str, torch.Tensor], settings: StudySettings) -> Pools:
-    """How many units are ranked together; every group keeps one."""
-    pools = {
-        name: Pool(len(values))
-        for name, values in scores.items()
-        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in settings.keep)
-    }
-    if settings.scope == "group":
-        return pools
-    return {"all layers": Pool(sum(pool.parts for pool in pools.values()), len(pools))}
+    @property
+    def masks(self) -> Masks | None:
+        """The weights that stay, where others are silent."""
+        return self.removal.masks if self.removal else None
 
 
 def member_seed(block: int, seed: int) -> int:
@@ -323,16 +302,10 @@ def scoring_batch(split: Block) -> Batch:
     return evenly(split.train, SCORING_SAMPLES)
 
 
-def same_counts(plan: Plan, scores: Mapping[str, torch.Tensor], structure: Structure) -> Plan:
-    """A plan that keeps as many units of each group as `plan` does, the highest-scored ones."""
-    keep = {
-        name: tuple(scores[name].argsort(descending=True, stable=True)[: len(units)].tolist())
-        for name, units in plan.keep.items()
-    }
-    return structure.bind(Plan(keep))
-
-
 def equal_compute_epochs(full: nn.Module, small: nn.Module, settings: StudySettings, batch: Batch) -> int:
-    """Epochs that the small network can train from scratch for the multiply-adds of training, cutting and refitting."""
+    """Epochs that the small network can train from scratch for the multiply-adds of training, cutting and refitting.
+
+    Weights that are masked cost what they cost: training multiplies by their zeros.
+    """
     large, little = evaluation.macs(full, batch.x[:1]), evaluation.macs(small, batch.x[:1])
     return math.ceil((settings.train.epochs * large + settings.refit.epochs * little) / little)

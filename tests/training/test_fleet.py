@@ -99,6 +99,19 @@ def test_a_member_with_nan_fails_alone():
     assert same(fits[2], kernel.fit(MODELS[2], SPLITS[2], CONFIGS[2]))
 
 
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("engine", ["auto", "loop"])
+def test_each_member_keeps_its_own_zeros(engine, jobs):
+    models, config = [MODELS[0]] * 2, TrainConfig(epochs=2)
+    masks = [None, {"head.0.weight": torch.zeros_like(MODELS[0].head[0].weight, dtype=torch.bool)}]
+    fits = dict(fit_each(models, [split()] * 2, [config] * 2, jobs=jobs, engine=engine, masks=masks))
+    assert fits[0].model.head[0].weight.all()
+    assert not fits[1].model.head[0].weight.any()
+    assert engine == "auto" or same(fits[0], fit(MODELS[0], split(), config))
+    with pytest.raises(ValueError, match="some of its weights are to stay zero"):
+        list(fit_each(models[1:], [split()], [config], engine="batched", masks=masks[1:]))
+
+
 def test_lists_must_match():
     with pytest.raises(ValueError, match="7 models, 4 splits, 7 configs"):
         fit_many(MODELS, SPLITS[:4], CONFIGS)

@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy, l1_loss, mse_loss
 
 from pared.models.recurrent import Forecaster
 from pared.schedules import Constant
+from pared.surgery import drop_layer
 from pared.training import kernel
 from pared.training.fit import TrainConfig, evaluate_loss, fit
 from pared.training.stacks import stack_of
@@ -150,6 +151,35 @@ def test_losses_over_200_steps_agree_with_the_loop(shape, kind):
 def test_configurations_agree_with_the_loop(change, kind):
     model, split = member(SMALL, samples=150, kind=kind)
     config = replace(TrainConfig(epochs=4, lr=3e-3), **change)
+    assert_agree(kernel.fit(model, split, config), fit(model, split, config))
+
+
+@every_kind
+@pytest.mark.parametrize("change", [{}, {"clip": 0.05, "weight_decay": 0.05}], ids=str)
+def test_masked_weights_stay_zero_as_in_the_loop(change, kind):
+    model, split = member(SMALL, samples=150, kind=kind)
+    generator = torch.Generator().manual_seed(0)
+    masks = {n: torch.rand(p.shape, generator=generator) < 0.4 for n, p in model.named_parameters() if p.dim() > 1}
+    config = TrainConfig(epochs=4, lr=3e-3, batch_size=64, **change)
+    first = fit(model, split, config)
+    one, other = (by(model, split, config, resume=first, masks=masks) for by in (kernel.fit, fit))
+    assert_agree(one, other)
+    for place, (name, parameter) in enumerate(one.model.named_parameters()):
+        if name in masks:
+            assert not parameter[~masks[name]].any()
+            assert parameter[masks[name]].all()
+            assert not one.optimiser_state["state"][place]["exp_avg"][~masks[name]].any()
+    with pytest.raises(ValueError, match="no parameter 'x'"):
+        kernel.fit(model, split, config, masks={"x": masks["head.0.weight"]})
+
+
+@every_kind
+@pytest.mark.parametrize("layer", ["recurrent.0", "recurrent.1", "head.0"])
+def test_a_network_without_a_layer_agrees_with_the_loop(layer, kind):
+    model, split = member(SMALL, samples=100, kind=kind)
+    model, _ = drop_layer(model, layer, split.train.x)
+    assert kernel.supports(model)
+    config = TrainConfig(epochs=3, lr=3e-3)
     assert_agree(kernel.fit(model, split, config), fit(model, split, config))
 
 

@@ -168,6 +168,7 @@ def _compare(job: Job[B], chosen: Mapping[str, Criterion], what: What, base: Pat
 
 def _settings(job: Job[B], what: What) -> CriteriaSettings:
     config = job.config
+    assert isinstance(config.ratios, tuple)  # `numbers` made them
     try:
         return CriteriaSettings(
             what=what,

@@ -3,7 +3,7 @@
 The naive forecasters are in `pared.evaluation.baselines`.
 """
 
-from pared.evaluation.cost import Size, latency, macs, parameters, size
+from pared.evaluation.cost import Size, latency, macs, nonzeros, parameters, size
 from pared.evaluation.direction import against_last, paper_hits
 from pared.evaluation.forecast import Predictor, free_run, predictor, starts
 from pared.evaluation.metrics import nrmse, rmse, valid_prediction_time
@@ -28,6 +28,7 @@ __all__ = [
     "latency",
     "macs",
     "mcnemar",
+    "nonzeros",
     "nrmse",
     "paper_hits",
     "parameters",

@@ -47,6 +47,14 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def nonzeros(model: nn.Module) -> int:
+    """Number of weights and biases that are not exactly zero, shared ones counted once.
+
+    Returns: a count.
+    """
+    return sum(int(parameter.count_nonzero()) for parameter in model.parameters())
+
+
 def macs(model: nn.Module, example: Example) -> int:
     """Multiply-adds of one forward pass of one example, counted on a real pass.
 

@@ -1,4 +1,4 @@
-"""A recurrent module of several layers written as modules of one layer each, which may differ in width."""
+"""What recurrent modules become: several layers as modules of one layer each, and a layer that is gone."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -43,6 +43,13 @@ class Stacked(nn.Module):
         if self.pair:
             return tuple(torch.stack([part[i] for i in own]) for part in hx)
         return torch.stack([hx[i] for i in own])
+
+
+class Passing(nn.Module):
+    """What a dropped recurrent layer becomes: its input is its output, and it has no states."""
+
+    def forward(self, x: Any, hx: Any = None) -> tuple[Any, None]:
+        return x, None
 
 
 def _dropped(x: Any, p: float) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 from pared.report import summary
 from pared.report.summary import NETWORKS, Record, comparison, label, number, points, ratio, signed, subject
 from pared.report.tables import count, percent, plural, significant
-from pared.report.words import words
+from pared.report.words import parts, words
 
 ENOUGH, FEWEST = 10, 5  # blocks or seeds for a firm claim; blocks below which nothing is claimed
 KINDS = {"better": "good", "not inferior": "good", "inferior": "bad", "inconclusive": "open"}
@@ -18,13 +18,13 @@ _ON_CONTROLS = {
     ("scratch", "better"): "A network of this size trained from scratch with equal compute does worse",
     ("scratch", "not inferior"): "It is as good as a network of its size trained from scratch with equal compute",
     ("scratch", "inferior"): "A network of this size trained from scratch with equal compute predicts better",
-    ("random", "better"): "Which units are removed matters: random deletion of the same number does worse",
+    ("random", "better"): "Which {parts} are removed matters: random deletion of the same number does worse",
     ("random", "inferior"): "Random deletion of the same number does better",
 }
 _NOT_BEATEN = {
     "trained_on": "That deletion improves {forecast}s: the full network given the same extra training is not beaten.",
     "scratch": "That this size needs a large network to start from: a small one trained from scratch is not beaten.",
-    "random": "That the criterion finds the right units: random deletion is not beaten.",
+    "random": "That the criterion finds the right {parts}: random deletion is not beaten.",
 }
 _NONE_PASSED = (
     "On validation data, no candidate was shown to be as good as the full network, so the full network is shipped."
@@ -33,8 +33,8 @@ _ONLY_THESE = (
     "That no smaller network would do: only the listed candidates were tried, with this criterion and this budget."
 )
 _OTHERS = (
-    "Anything about other {data}, other architectures or other training budgets: which units are junk changes with the "
-    "length of training."
+    "Anything about other {data}, other architectures or other training budgets: which {parts} can be spared changes "
+    "with the length of training."
 )
 _QUICK = (
     "Anything final: this was a quick run, with little training and few networks. It shows that everything works; "
@@ -63,7 +63,7 @@ def may_not(record: Record) -> list[str]:
         *_not_about_controls(record),
         *_not_about_naive(record),
         *_not_about_amount(record),
-        _OTHERS.format(data={"series": "series"}.get(words(record).data, "tables")),
+        _OTHERS.format(data={"series": "series"}.get(words(record).data, "tables"), parts=parts(record).name),
     ]
 
 
@@ -113,7 +113,8 @@ def _about_controls(record: Record) -> Iterator[str]:
         for arm in _NOT_BEATEN:
             sentence = _ON_CONTROLS.get((arm, _verdict(record, arm)))
             if sentence:
-                yield f"{sentence}: {words(record).measured} {_factor(record, arm)}."
+                said = sentence.format(parts=parts(record).name)
+                yield f"{said}: {words(record).measured} {_factor(record, arm)}."
 
 
 def _about_naive(record: Record) -> Iterator[str]:
@@ -148,7 +149,7 @@ def _not_about_controls(record: Record) -> Iterator[str]:
             yield "That deletion as such does any good: the control that was trained on is missing."
         for arm, sentence in _NOT_BEATEN.items():
             if _verdict(record, arm) not in ("", "better"):
-                yield sentence.format(forecast=words(record).prediction)
+                yield sentence.format(forecast=words(record).prediction, parts=parts(record).name)
 
 
 def _not_about_naive(record: Record) -> Iterator[str]:

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from pared.report import captions
 from pared.report.summary import Record, finite, floats, level, limit, mean, number, points, ratio, values
 from pared.report.svg import BLUE, GREY, INK, VERMILION, Drawing, canvas, inline, percentage, power
-from pared.report.words import words
+from pared.report.words import parts, words
 
 MAP = LinearSegmentedColormap.from_list("paper", ["#f7f9fb", "#9ecae1", "#2878b5", "#08306b"], N=64)
 _TICKS = tuple(step * 10.0**power_of_ten for power_of_ten in range(-3, 3) for step in (1, 2, 5))
@@ -104,7 +104,7 @@ def sizes(record: Record) -> Drawing:
         return Drawing("sizes", title, "Not drawn: no candidate has been compared with the full network.")
     figure, (axes,) = canvas(height=3.7)
     margin = limit(found[0][1])
-    full = number((record.get("full_size") or {}).get("parameters"))
+    full = number((record.get("full_size") or {}).get(parts(record).size))
     room = 0.15 * max(full or 0, found[-1][0]["parameters"])
     previous, above = -room, False
     for x, same in groupby(found, key=lambda point: point[0]["parameters"]):
@@ -123,7 +123,7 @@ def sizes(record: Record) -> Drawing:
     ends = [end for _, each in found for key in ("low", "difference", "high") if (end := ratio(each, key))]
     ratio_axis(axes, [*ends, 1, margin])
     axes.set_xlim(0, 1.12 * max(full or 0, found[-1][0]["parameters"]))
-    axes.set(xlabel="parameters", ylabel="error relative to full network")
+    axes.set(xlabel=parts(record).sizes, ylabel="error relative to full network")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     left_out = len(record.get("candidates") or ()) - len(found)
     extra = [captions.SIZES_LEFT_OUT] if left_out else []
@@ -143,7 +143,7 @@ def accuracies(record: Record) -> Drawing:
         return Drawing("sizes", title, "Not drawn: no candidate has been compared with the full network.")
     figure, (axes,) = canvas(height=3.7)
     margin = 100 * (limit(shown[0]["comparison"]) - 1)
-    full = number((record.get("full_size") or {}).get("parameters"))
+    full = number((record.get("full_size") or {}).get(parts(record).size))
     largest = max(full or 0, shown[-1]["parameters"])
     previous, above = -largest, False
     for x, same in groupby(shown, key=lambda each: float(each["parameters"])):
@@ -163,7 +163,7 @@ def accuracies(record: Record) -> Drawing:
         axes.yaxis.set_major_formatter(ScalarFormatter())
         axes.set_yticks([sign * tick for tick in (margin, *_TICKS) for sign in (-1, 1) if margin <= tick <= 100] + [0])
         axes.set_ylim(min(ends) * 1.8, max(*ends, 2 * margin) * 1.8)
-    axes.set(xlabel="parameters", ylabel="accuracy − full network’s, points")
+    axes.set(xlabel=parts(record).sizes, ylabel="accuracy − full network’s, points")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     left_out = len(found) - len(shown)
     extra = [captions.SIZES_LEFT_OUT] if left_out else []
@@ -211,7 +211,7 @@ def ratio_axis(axes: Axes, shown: Sequence[float]) -> None:
 
 
 def directions(record: Record) -> Drawing:
-    """Direction accuracy of the candidates on validation data against the share of units removed and the threshold.
+    """Direction accuracy of the candidates on validation data against the share removed and the threshold.
 
     Source: the paper's figure 6.
     """
@@ -229,7 +229,7 @@ def directions(record: Record) -> Drawing:
         "free_direction": mean(values(record, "full", "validation.free_direction")),
     }
     _against(panels[0], [zero, *candidates], "removed")
-    panels[0].set(xlabel="share of units removed", ylabel="right directions")
+    panels[0].set(xlabel=f"share of {parts(record).name} removed", ylabel="right directions")
     panels[0].xaxis.set_major_formatter(percentage)
     panels[0].yaxis.set_major_formatter(percentage)
     if by_threshold:

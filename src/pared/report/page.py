@@ -8,7 +8,7 @@ from jinja2 import Environment, FunctionLoader, Template
 from pared.report import claims, figures, forecasts, predictions, tables
 from pared.report.summary import Record
 from pared.report.svg import Drawing, style
-from pared.report.words import words
+from pared.report.words import parts, words
 
 
 def page(record: Record) -> str:
@@ -24,6 +24,7 @@ def page(record: Record) -> str:
         data=record.get("data") or {},
         settings=record.get("settings") or {},
         words=words(record),
+        parts=parts(record),
         badge=claims.badge(record),
         may=claims.may(record),
         may_not=claims.may_not(record),
@@ -37,7 +38,7 @@ def page(record: Record) -> str:
 
 def _of_series(record: Record) -> list[Drawing]:
     return [
-        figures.weights(record),
+        *([figures.weights(record)] if parts(record).name == "units" else []),  # it shows which units went
         figures.sizes(record),
         figures.directions(record),
         forecasts.before_after(record),

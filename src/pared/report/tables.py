@@ -23,7 +23,7 @@ from pared.report.summary import (
     tested,
     values,
 )
-from pared.report.words import words
+from pared.report.words import parts, words
 
 NOTHING = "–"
 
@@ -100,11 +100,14 @@ def size(record: Record) -> Table:
     marks = [" (shipped)" if shipped.get("arm") == arm else "" for arm in ("full", "cut")]
     own = shipped if shipped.get("arm") == small == "cut" else {}
     rows: list[tuple[str, ...]] = []
-    told = words(record)
-    for name, key in (
-        ("Hidden units", "units"),
-        ("Parameters", "parameters"),
-        (f"Multiply-adds a {told.prediction}", "macs"),
+    told, removed = words(record), parts(record)
+    for name, key in dict.fromkeys(
+        (
+            ("Hidden units", "units"),
+            ("Parameters", "parameters"),
+            (removed.sizes.capitalize(), removed.size),
+            (f"Multiply-adds a {told.prediction}", "macs"),
+        )
     ):
         before = number(full.get(key)) or mean(values(record, "full", key))
         after = number(own.get(key)) or _shipped(record, key) or mean(values(record, small, key))
@@ -157,7 +160,7 @@ def controls(record: Record) -> Table:
             (
                 label(arm),
                 *_averages(record, arm),
-                count(mean(values(record, arm, "parameters"))),
+                count(mean(values(record, arm, parts(record).size))),
                 f"{len(runs) - diverged} of {len(runs)}",
                 compared_text(found),
                 probability((found or {}).get("p_value")),
@@ -166,7 +169,7 @@ def controls(record: Record) -> Table:
         )
     return Table(
         (
-            "Arm", *_heads(record), "Parameters", "Runs",
+            "Arm", *_heads(record), parts(record).sizes.capitalize(), "Runs",
             f"{_against(record)} this{_unit(record)} [{level(record)} interval]", "p", "Verdict",
         ),
         tuple(rows),
@@ -276,8 +279,8 @@ def candidates(record: Record) -> Table:
     against = f"{'Accuracy − full, points' if accuracy else 'Error ÷ full'} [{level(record)} interval]"
     head = (
         "Candidate",
-        "Units removed",
-        "Parameters",
+        f"{parts(record).name.capitalize()} removed",
+        parts(record).sizes.capitalize(),
         against,
         *(name for _, name in words(record).beside),
         "Diverged",

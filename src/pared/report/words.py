@@ -79,3 +79,25 @@ CLASSIFICATION = Words(
 def words(record: Record) -> Words:
     """The words of the record's task; a series where it names none."""
     return {"regression": REGRESSION, "classification": CLASSIFICATION}.get(str(record.get("task")), FORECASTING)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What was taken out of the networks.
+
+    `size` is the figure that was to become small, and `sizes` its name.
+    """
+
+    name: str
+    size: str
+    sizes: str
+
+
+UNITS = Parts("units", "parameters", "parameters")
+WEIGHTS = Parts("weights", "nonzeros", "parameters that are not zero")
+LAYERS = Parts("layers", "parameters", "parameters")
+
+
+def parts(record: Record) -> Parts:
+    """What the record's networks lost; units where it does not say."""
+    return {"weights": WEIGHTS, "layers": LAYERS}.get(str((record.get("settings") or {}).get("what")), UNITS)

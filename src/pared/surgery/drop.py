@@ -2,12 +2,12 @@
 
 import copy
 from contextlib import suppress
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, fx, nn
 
-from pared.models.stacked import Stacked
+from pared.models.stacked import Passing, Stacked
 from pared.moments import ridge_regression
 from pared.signals import module_calls, module_inputs, private, tensor_of
 from pared.surgery.edit import replace_all, replace_module, submodule
@@ -24,13 +24,6 @@ PASSED = (
     nn.LayerNorm, nn.RMSNorm,
 )  # fmt: skip
 """What goes with a layer where it stands between it and its readers: a normalisation would have the old width."""
-
-
-class Passing(nn.Module):
-    """What a dropped recurrent layer becomes: its input is its output, and it has no states."""
-
-    def forward(self, x: Any, hx: Any = None) -> tuple[Any, None]:
-        return x, None
 
 
 def drop_layer(

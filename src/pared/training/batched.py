@@ -14,7 +14,7 @@ from pared.models.recurrent import Forecaster
 from pared.training.batched_networks import Networks, of_module, of_stack
 from pared.training.fit import Fit, TrainConfig, TrainingData, check_data, finite, optimiser_for, sample_orders
 from pared.training.stacks import has_hooks, stack_of
-from pared.types import Batch, Loss
+from pared.types import Batch, Loss, Masks
 
 WAVE_BYTES = 128 * 2**20  # about what the networks trained in step may take
 CHUNK = 512  # samples of each network in one forward pass over validation data
@@ -27,6 +27,7 @@ class Member(NamedTuple):
     split: TrainingData
     config: TrainConfig
     resume: Fit | None
+    masks: Masks | None = None
 
     @property
     def start(self) -> nn.Module:

@@ -63,6 +63,8 @@ def _beyond_kernel(member: Member, loss: Loss) -> str | None:
 
 def _beyond_batched(member: Member, loss: Loss) -> str | None:
     """Why a member cannot be trained in step with others; None where it can."""
+    if member.masks:
+        return "some of its weights are to stay zero"
     if not is_plain(member.resume, member.config):
         return "its optimiser goes on from a state of another kind"
     stack, parts = stack_of(member.start), [p for p in (member.split.train, member.split.validation) if len(p.x)]

@@ -20,7 +20,7 @@ from pared.training.batched import Member
 from pared.training.engines import FEW, Engine, choose, waves
 from pared.training.fit import Fit, TrainConfig, TrainingData, check_data, fit
 from pared.training.stacks import stack_of, takes
-from pared.types import Loss
+from pared.types import Loss, Masks
 
 
 def fit_many(  # noqa: PLR0913
@@ -56,7 +56,7 @@ def fit_many(  # noqa: PLR0913
     return [member for member in fits if member is not None]
 
 
-def fit_each(
+def fit_each(  # noqa: PLR0913
     models: Sequence[nn.Module],
     splits: Sequence[TrainingData],
     configs: Sequence[TrainConfig],
@@ -64,16 +64,19 @@ def fit_each(
     resume: Sequence[Fit] | None = None,
     jobs: int = 1,
     engine: Engine = "auto",
+    masks: Sequence[Masks | None] | None = None,
 ) -> Iterator[tuple[int, Fit]]:
     """`fit_many` as a stream: yields (index, fit) in the order in which members finish.
 
-    Closing it, or an interrupt, drops the members that have not begun and stops the others after their epoch.
+    Weights that a member's `masks` silence are zero and stay zero, as in `fit`. Closing the stream, or an interrupt,
+    drops the members that have not begun and stops the others after their epoch.
     """
     if not len(models) == len(splits) == len(configs) == (len(resume) if resume else len(models)):
         counts = f"{len(models)} models, {len(splits)} splits, {len(configs)} configs"
         raise ValueError(f"give one split and one config a model, got {counts}")
     earlier: Sequence[Fit | None] = resume or [None] * len(models)
-    members = dict(enumerate(Member(*parts) for parts in zip(models, splits, configs, earlier, strict=True)))
+    silent: Sequence[Masks | None] = masks or [None] * len(models)
+    members = dict(enumerate(Member(*parts) for parts in zip(models, splits, configs, earlier, silent, strict=True)))
     chosen: dict[str, dict[int, Member]] = {"kernel": {}, "batched": {}, "loop": {}}
     for index, member in members.items():
         chosen[_engine(index, member, loss, engine)][index] = member
@@ -146,11 +149,11 @@ def _fit_on_one_thread(group: dict[int, Member], loss: Loss) -> list[tuple[int, 
 
 
 def _fit_by_kernel(member: Member, loss: Loss, stop: threading.Event | None = None) -> Fit:
-    return kernel.fit(member.model, member.split, member.config, loss, member.resume, stop)
+    return kernel.fit(member.model, member.split, member.config, loss, member.resume, stop, member.masks)
 
 
 def _fit_by_loop(member: Member, loss: Loss) -> Fit:
-    return fit(member.model, member.split, member.config, loss, member.resume)
+    return fit(member.model, member.split, member.config, loss, member.resume, member.masks)
 
 
 def predict_many(models: Sequence[nn.Module], inputs: Tensor | Sequence[Tensor], jobs: int = 1) -> list[Tensor]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
+from pared.signals import check_masks
 from pared.training.fit import (
     Fit,
     TrainConfig,
@@ -28,9 +29,9 @@ from pared.training.fit import (
     sample_orders,
 )
 from pared.training.fit import fit as fit_by_loop
-from pared.training.kernel_layout import LANES, STEPS, Floats, Layout, layout
+from pared.training.kernel_layout import LANES, STEPS, Floats, Ints, Layout, layout
 from pared.training.stacks import Stack, answers, stack_of, takes
-from pared.types import Loss
+from pared.types import Loss, Masks
 
 MOST_WEIGHTS = 2**16  # beyond, the loop's matrix products fill the processor, and may use several cores
 
@@ -125,11 +126,13 @@ def fit(
     loss: Loss = mse_loss,
     resume: Fit | None = None,
     stop: threading.Event | None = None,
+    masks: Masks | None = None,
 ) -> Fit:
     """`pared.training.fit` for a member that `supports` accepts.
 
     Weights, curves and optimiser state agree with the plain loop to float32 rounding, and either resumes from the
-    other's fit. `stop`, once set, ends training after the epoch under way.
+    other's fit. Weights that `masks` silences are zero after every step, and their moments. `stop`, once set, ends
+    training after the epoch under way.
 
     Returns a `Fit`. Raises ValueError where the data do not suit the model or the training set is empty, and
     CancelledError when stopped.
@@ -143,13 +146,13 @@ def fit(
             "or, for cross entropy, int64 classes (samples,), on the CPU"
         )
     if not is_plain(resume, config):
-        return fit_by_loop(model, split, config, loss, resume)
+        return fit_by_loop(model, split, config, loss, resume, masks)
     started = time.perf_counter()
     trained = copy.deepcopy(source)
     optimiser = optimiser_for(trained, config, resume)
     stack = _stack(trained)
     places = layout(stack, _window(stack, split.train.x), config.batch_size, loss is cross_entropy)
-    member = _packed(optimiser, places, config)
+    member = _packed(optimiser, places, config, _silent(trained, places, masks or {}))
     curves = _train(member, compiled(stack.kind), split, config, loss, stop)
     _unpack(member, optimiser)
     return Fit(
@@ -163,15 +166,36 @@ def fit(
 
 @dataclass(frozen=True)
 class _Member:
-    """One network as the compiled functions see it: `state` is (weights, gradient, first moment, second moment)."""
+    """One network as the compiled functions see it: `state` is (weights, gradient, first moment, second moment).
+
+    `silent` are the places of weights that stay zero.
+    """
 
     layout: Layout
     state: tuple[Floats, Floats, Floats, Floats]
     rule: Any
     memory: Floats
+    silent: Ints
+
+    def silence(self) -> None:
+        weights, _, first, second = self.state
+        for array in (weights, first, second):
+            array[self.silent] = 0.0
 
 
-def _packed(optimiser: torch.optim.Optimizer, places: Layout, config: TrainConfig) -> _Member:
+def _silent(model: nn.Module, places: Layout, masks: Masks) -> Ints:
+    """Where the weights lie that masks do not keep."""
+    parameters = dict(model.named_parameters())
+    check_masks({name: parameter.detach() for name, parameter in parameters.items()}, masks)
+    gone = [
+        place[~masks[name].flatten().numpy()]
+        for name, place in zip(parameters, places.places, strict=True)
+        if name in masks
+    ]
+    return np.concatenate(gone) if gone else np.empty(0, np.int64)
+
+
+def _packed(optimiser: torch.optim.Optimizer, places: Layout, config: TrainConfig, silent: Ints) -> _Member:
     group = optimiser.param_groups[0]
     state = tuple(_floats(places.weights) for _ in range(4))
     weights, _, first, second = state
@@ -185,7 +209,9 @@ def _packed(optimiser: torch.optim.Optimizer, places: Layout, config: TrainConfi
         rule["adam"], (rule["beta1"], rule["beta2"]), rule["eps"] = 1.0, group["betas"], group["eps"]
     rule["decay"], rule["clip"] = group["weight_decay"], config.clip or 0.0
     rule["decoupled"] = group.get("decoupled_weight_decay", isinstance(optimiser, torch.optim.AdamW))
-    return _Member(places, cast(Any, state), rule, _memory(places))
+    member = _Member(places, cast(Any, state), rule, _memory(places), silent)
+    member.silence()
+    return member
 
 
 def _memory(places: Layout) -> Floats:
@@ -212,10 +238,7 @@ def _train(
         if stop is not None and stop.is_set():
             raise CancelledError
         member.rule["lr"] = config.lr * config.schedule(epoch / config.epochs)
-        mean = kernel.train_epoch(
-            train, order.numpy(), config.batch_size, network, member.state, member.rule, member.memory
-        )
-        curves["train"].append(mean)
+        curves["train"].append(_epoch(member, kernel, train, order.numpy(), config.batch_size))
         if len(watched):
             kernel.predict(watched, everything, network, member.state[0], member.memory, outputs)
             curves["validation"].append(loss(torch.from_numpy(outputs), split.validation.y).item())
@@ -231,6 +254,21 @@ def _train(
         for kept, array in zip((*best_member[0], best_member[1]), (*member.state, member.rule), strict=True):
             array[:] = kept
     return curves
+
+
+def _epoch(member: _Member, kernel: ModuleType, train: tuple[Floats, Floats], order: Ints, batch_size: int) -> float:
+    """One epoch; returns the mean loss. Where weights are to stay zero, they are silenced after every step."""
+    network = member.layout.network
+    if not len(member.silent):
+        mean: float = kernel.train_epoch(train, order, batch_size, network, member.state, member.rule, member.memory)
+        return mean
+    total = 0.0
+    for start in range(0, len(order), batch_size):
+        some = order[start : start + batch_size]
+        mean = kernel.train_epoch(train, some, batch_size, network, member.state, member.rule, member.memory)
+        member.silence()
+        total += mean * len(some)
+    return total / len(order)
 
 
 @torch.no_grad()

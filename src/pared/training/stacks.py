@@ -1,6 +1,6 @@
 """Networks that are a plain stack of layers: what the engines for many small networks are written for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from pared.models.mlp import MLP
 from pared.models.recurrent import Forecaster
+from pared.models.stacked import Passing
 from pared.types import Loss
 
 Kind = Literal["lstm", "gru", "rnn", "mlp"]
@@ -49,7 +50,7 @@ def stack_of(model: nn.Module) -> Stack | None:
 
     Stacks are: a `Forecaster` whose layers are all LSTM, all GRU or all RNN; an `MLP`; a `nn.Sequential` of linear
     layers and tanh, ReLU or sigmoid, the last layer a linear one, perhaps after a `nn.Flatten`. With biases, without
-    hooks, in float32 on the CPU.
+    hooks, in float32 on the CPU. What `drop_layer` leaves of a layer is passed over.
     """
     stack: Stack | None = None
     if type(model) is Forecaster:
@@ -71,13 +72,18 @@ def stack_of(model: nn.Module) -> Stack | None:
 
 
 def _recurrent(model: Forecaster) -> Stack | None:
-    layers, head = tuple(model.recurrent), tuple(model.head)
+    layers, head = _present(model.recurrent), _present(model.head)
     one_kind = len({type(layer) for layer in layers}) == 1
     if not one_kind or not all(_is_plain(layer) for layer in layers) or not all(type(m) is nn.Linear for m in head):
         return None
     kind = _KINDS[type(layers[0])]
     names = tuple(str(layer.nonlinearity) for layer in layers) if kind == "rnn" else ()
     return Stack(kind, layers, names, head)  # type: ignore[arg-type]
+
+
+def _present(modules: Iterable[nn.Module]) -> tuple[nn.Module, ...]:
+    """Those that do anything to what they are given."""
+    return tuple(module for module in modules if type(module) not in (nn.Identity, Passing))
 
 
 def _is_plain(layer: nn.Module) -> bool:
@@ -94,6 +100,7 @@ def _is_plain(layer: nn.Module) -> bool:
 
 def _dense(modules: Sequence[nn.Module], flattens: bool) -> Stack | None:
     """Linear layers, each but the last followed by an activation."""
+    modules = _present(modules)
     linear, between = tuple(modules[::2]), modules[1::2]
     activations = tuple(_ACTIVATIONS.get(type(module), "") for module in between)
     if not all(type(layer) is nn.Linear for layer in linear) or not all(activations) or not len(modules) % 2:
