@@ -41,7 +41,7 @@ def test_layer_obs_is_the_change_of_the_layers_outputs():
             gone = x[:, q].numpy() * w[i, q]
             made_up = np.linalg.lstsq(x[:, rest].numpy(), gone, rcond=None)[0]
             change = np.mean((gone - x[:, rest].numpy() @ made_up) ** 2)
-            assert float(scores[i, q]) == pytest.approx(change, rel=1e-9)
+            assert float(scores[i, q]) == pytest.approx(change, rel=1e-10)
 
 
 def test_obc_is_elimination_row_by_row(monkeypatch):
@@ -50,7 +50,7 @@ def test_obc_is_elimination_row_by_row(monkeypatch):
     for i in range(3):
         expected, costs = reference.obc_row(w[i], h)
         assert order[i].tolist() == expected
-        np.testing.assert_allclose(losses[i], costs, rtol=1e-8, atol=1e-12)
+        np.testing.assert_allclose(losses[i], costs, rtol=1e-10, atol=1e-12)
     monkeypatch.setattr("pared.criteria.layerwise.HELD_ENTRIES", 40)
     parts = obc_trace(torch.from_numpy(w), torch.from_numpy(h))
     assert torch.equal(parts[0], order)
@@ -75,7 +75,7 @@ def test_refitted_rows_are_where_the_steps_end():
     found = refitted(torch.from_numpy(w), torch.from_numpy(h), torch.from_numpy(keep)).numpy()
     for i in range(3):
         _, shift = reference.removal(h, w[i], np.flatnonzero(~keep[i]).tolist())
-        np.testing.assert_allclose(found[i], np.where(keep[i], w[i] + shift, 0.0), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(found[i], np.where(keep[i], w[i] + shift, 0.0), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("block", [2, 4, 128])
@@ -84,7 +84,7 @@ def test_sparsegpt_is_the_sweep_with_inverses_taken_anew(block):
     keep, found = sparsegpt(torch.from_numpy(w), torch.from_numpy(h), 0.5, block)
     expected_keep, expected = reference.sparsegpt(w, h, 0.5, block)
     assert (keep.numpy() == expected_keep).all()
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
     assert int((found == 0).sum()) == 9
 
 
