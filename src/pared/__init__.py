@@ -19,6 +19,7 @@ from pared.masks import Sparse, adapt_dropout, density, mask_weights, select_wei
 from pared.merging import merge
 from pared.models import MLP, Forecaster
 from pared.outcomes import Outcome
+from pared.search import SearchSettings, search
 from pared.selection import Budget, Count, Ratio, Threshold, cost_of, select
 from pared.study import StudySettings, prune, study
 from pared.surgery import (
@@ -69,6 +70,7 @@ __all__ = [
     "Outcome",
     "Plan",
     "Ratio",
+    "SearchSettings",
     "Series",
     "SizeTable",
     "Slice",
@@ -122,6 +124,7 @@ __all__ = [
     "reconstruct",
     "replay",
     "save",
+    "search",
     "select",
     "select_weights",
     "shed_dead_units",

@@ -1,8 +1,9 @@
 """The command line: `pared run`, `pared data`, `pared predict`, `pared report`; `pared.replicate` adds its own."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 import typer
@@ -19,9 +20,10 @@ from pared.job import B, Job, investigation, partial_record, shipped_key
 from pared.job import record as complete_record
 from pared.models.mlp import Activation
 from pared.models.recurrent import Cell, Init
-from pared.options import Column, DataName, Features, TaskName, is_table, refuse, refuse_others, table_of
+from pared.options import Column, DataName, Features, TaskName, is_given, is_table, refuse, refuse_others, table_of
 from pared.replicate.command import app as replicate
 from pared.screen import summary, write_csv
+from pared.search.command import search_command
 from pared.selection import Scope
 from pared.settings import USUAL, Predict, RunConfig, TableConfig
 from pared.surgery import Plan
@@ -52,6 +54,9 @@ app = typer.Typer(
 )
 app.add_typer(replicate, name="replicate")
 app.command("compare-criteria")(compare_criteria_command)
+app.command("search")(search_command)
+
+C = TypeVar("C", RunConfig, TableConfig)
 
 
 def _joined(values: tuple[Any, ...]) -> str:
@@ -61,6 +66,7 @@ def _joined(values: tuple[Any, ...]) -> str:
 DEFAULT = RunConfig()
 DEFAULT_TABLE = TableConfig("classification")
 EPOCHS_HELP = f"Epochs of the full network (default {DEFAULT.epochs}, of a table {DEFAULT_TABLE.epochs})."
+FILE_HELP = "Settings that `pared search` found (its best.toml); options given beside it count more."
 MARGIN_HELP = "How much more error counts as 'as good' (default 0.05; of classes 0.01, a point of accuracy)."
 WHAT_HELP = "What is removed: hidden units, single weights, or whole hidden layers."
 CRITERION_HELP = f"What scores them (auto: {', '.join(USUAL.values())}); one of {', '.join(criteria.__all__)}."
@@ -83,6 +89,7 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
     init: Annotated[Init, option("Network", "Law of the initial weights.")] = DEFAULT.init,
     hidden: Annotated[str, option("Network", "Table: units of the hidden layers.")] = _joined(DEFAULT_TABLE.hidden),
     activation: Annotated[Activation, option("Network", "Table: what follows them.")] = DEFAULT_TABLE.activation,
+    file: Annotated[Path | None, option("Network", FILE_HELP, "--config")] = None,
     epochs: Annotated[int | None, option("Training", EPOCHS_HELP)] = None,
     refit_epochs: Annotated[int, option("Training", "Epochs after a cut; 0: a fifth of --epochs.")] = 0,
     lr: Annotated[float, option("Training", "Learning rate at the start.")] = DEFAULT.lr,
@@ -131,12 +138,28 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
         if is_table(data, task):
             table = table_of(data, column, words(features), task)
             layers = numbers("--hidden", hidden, int)
-            table_job = run_table.job(table, TableConfig(table.task, hidden=layers, activation=activation, **shared))
+            shared |= {"predicts": table.task, "hidden": layers, "activation": activation}
+            table_job = run_table.job(table, _settled(context, TableConfig, file, shared, short))
             _run(table_job, folder, jobs or processors())
         else:
             layers, heads = numbers("--recurrent", recurrent, int), numbers("--dense", dense, int)
-            config = RunConfig(cell, layers, heads, init, window, horizon, predict, **shared)
+            shared |= {"cell": cell, "recurrent": layers, "dense": heads, "init": init}
+            shared |= {"window": window, "horizon": horizon, "predict": predict}
+            config = _settled(context, RunConfig, file, shared, short)
             _run(run.job(load(data, column, words(features)), config), folder, jobs or processors())
+
+
+def _settled(
+    context: typer.Context, kind: type[C], file: Path | None, told: dict[str, Any], short: dict[str, Any]
+) -> C:
+    """Settings from options; with a file, its settings but for options that were given, `short` among them."""
+    if file is None:
+        return kind(**told)
+    found = store.read_settings(file)
+    if not isinstance(found, kind):
+        raise DataError(f"{file} holds the settings of a network for other data than these")
+    given = {name: value for name, value in told.items() if name in short or is_given(context, name)}
+    return replace(found, **given)
 
 
 def _run(job: Job[B], base: Path, jobs: int) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pared.data import BUILTINS, TABLES, Table, classic, read_table
+from pared.data import BUILTINS, TABLES, Series, Table, classic, load, read_table
 from pared.terminal import option
 from pared.types import DataError
 
@@ -23,7 +23,12 @@ TASK_HELP = (
 TaskName = Annotated[Kind | None, option("Data", TASK_HELP)]
 
 
-def is_table(data: str, task: Kind | None) -> bool:
+def read(data: str, column: str | None, features: tuple[str, ...], task: Kind | None) -> Series | Table:
+    """The series or the table that is meant. Raises DataError where it cannot be read."""
+    return table_of(data, column, features, task) if is_table(data, task) else load(data, column, features)
+
+
+def is_table(data: str | None, task: Kind | None) -> bool:
     """Whether DATA is read as a table of examples rather than as a series."""
     return data in TABLES or task not in (None, "forecast")
 
@@ -42,9 +47,14 @@ def table_of(data: str, column: str | None, features: tuple[str, ...], task: Kin
     return read_table(data, column, features, task if task in ("classification", "regression") else None)
 
 
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether an option was given, or is none."""
+    return getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"
+
+
 def refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:
     """Raises DataError where one of these options was given."""
-    given = [name for name in names if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"]
+    given = [name for name in names if is_given(context, name)]
     if given:
         raise DataError(f"--{', --'.join(given)} {why}")
 

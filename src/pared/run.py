@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 
 import pared
 from pared import evaluation
 from pared.criteria.weight import gate_block
 from pared.data import Protocol, Scaler, Series, Split, protocol_for, rolling_origin
-from pared.data.splits import unreadable
+from pared.data.splits import check_range
 from pared.evaluation import FORECASTING
 from pared.job import Job, curves, drawn
 from pared.outcomes import Evidence, Key, predictor
@@ -27,20 +26,8 @@ def prepare(series: Series, config: RunConfig, protocol: Protocol = Protocol()) 
     framing = config.framing(series)
     splits = rolling_origin(series, protocol_for(len(series.values), framing, protocol), framing)
     for split in splits:
-        _check_range(series, split)
+        check_range(series, split)
     return splits
-
-
-def _check_range(series: Series, split: Split) -> None:
-    """Raises DataError for an outlier that hides the other values."""
-    for start, end in split.spans.values():
-        for column in unreadable(series.values[start:end], split.scaler):
-            values = series.values[:end, column]
-            row = int(np.abs(values).argmax())
-            raise DataError(
-                f"{series.name}: row {row + 1}, column {series.columns[column]!r}: {values[row]:g} lies so far from "
-                "the other values that they cannot be told apart beside it; correct it or cut it out"
-            )
 
 
 def job(series: Series, config: RunConfig) -> Job[Split]:

@@ -25,6 +25,8 @@ from pared.types import Criterion, DataError
 Predict = Literal["values", "increments", "auto"]
 USUAL = {"units": "taylor", "weights": "magnitude", "layers": "replaceability"}
 """The criterion for what is removed where none is named."""
+Decay = Literal["cosine", "constant"]
+"""How the learning rate goes on after the warm-up: down to 0, or as it is."""
 
 
 class Settings(ABC):
@@ -35,6 +37,10 @@ class Settings(ABC):
     lr: float
     refit_lr: float
     batch_size: int
+    weight_decay: float
+    clip: float | None
+    schedule: Decay
+    dropout: float
     seed: int
     seeds: int
     what: What
@@ -71,11 +77,24 @@ class Settings(ABC):
             raise DataError(f"the margin must be positive and {allows}, got {self.margin}")
         if not all(map(math.isfinite, (self.lr, self.refit_lr, *self.thresholds))):
             raise DataError(f"learning rate and thresholds must be finite, got {self.lr} and {self.thresholds}")
+        self._check_regularisation()
         try:
             self._check_rules()
             self.refitting  # noqa: B018  (checks its numbers)
         except ValueError as error:
             raise DataError(str(error)) from error
+
+    def _check_regularisation(self) -> None:
+        if not 0 <= self.weight_decay < math.inf or not 0 < (1 if self.clip is None else self.clip) < math.inf:
+            raise DataError(
+                f"weight decay must be finite and not negative, clip finite and positive, got {self.weight_decay} and "
+                f"{self.clip}"
+            )
+        if not 0 <= self.dropout < 1 or self.schedule not in get_args(Decay):
+            raise DataError(
+                f"dropout must be a share below 1 and schedule one of {', '.join(get_args(Decay))}, got "
+                f"{self.dropout} and {self.schedule!r}"
+            )
 
     def _check_rules(self) -> None:
         labels = [label(rule) for rule in self.rules]
@@ -112,7 +131,9 @@ class Settings(ABC):
             epochs=self.epochs,
             lr=self.lr,
             batch_size=self.batch_size,
-            schedule=Cosine(warm=0.1),
+            weight_decay=self.weight_decay,
+            clip=self.clip,
+            schedule=Cosine(end=0.0 if self.schedule == "cosine" else 1.0, warm=0.1),
             patience=math.inf,
         )
 
@@ -177,6 +198,10 @@ class RunConfig(Settings):
     margin: float = 0.05
     level: float = 0.95
     quick: bool = False
+    weight_decay: float = 0.0
+    clip: float | None = None
+    schedule: Decay = "cosine"
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         self.check()
@@ -199,7 +224,7 @@ class RunConfig(Settings):
         """A fresh network, or a smaller one with `widths` (group name -> units, 0: without that layer)."""
         recurrent = _left({f"recurrent.{i}.l0": width for i, width in enumerate(self.recurrent)}, widths)
         dense = _left({f"head.{i}": width for i, width in enumerate(self.dense)}, widths)
-        return Forecaster(inputs, recurrent, dense, cell=self.cell, init=self.init, seed=seed)
+        return Forecaster(inputs, recurrent, dense, cell=self.cell, init=self.init, seed=seed, dropout=self.dropout)
 
 
 @dataclass(frozen=True)
@@ -228,6 +253,10 @@ class TableConfig(Settings):
     margin: float | None = None
     level: float = 0.95
     quick: bool = False
+    weight_decay: float = 0.0
+    clip: float | None = None
+    schedule: Decay = "cosine"
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         self.check()
@@ -245,8 +274,9 @@ class TableConfig(Settings):
 
     def network(self, inputs: int, outputs: int, widths: Mapping[str, int], seed: int | None = None) -> MLP:
         """A fresh network, or a smaller one with `widths` (group name -> units, 0: without that layer)."""
-        hidden = _left({f"layers.{2 * i}": width for i, width in enumerate(self.hidden)}, widths)
-        return MLP(inputs, hidden, outputs, self.activation, seed)
+        step = 3 if self.dropout else 2  # modules a layer
+        hidden = _left({f"layers.{step * i}": width for i, width in enumerate(self.hidden)}, widths)
+        return MLP(inputs, hidden, outputs, self.activation, seed, self.dropout)
 
 
 def _left(layers: Mapping[str, int], widths: Mapping[str, int]) -> list[int]:

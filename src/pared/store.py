@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -38,14 +39,18 @@ def new_folder(base: Path, data: str, seed: int) -> Iterator[Path]:
     made = [path for path in (base, *base.parents) if not path.exists()]
     try:
         base.mkdir(parents=True, exist_ok=True)
-        name = re.sub(r"[^\w.-]", "-", data.removesuffix(".csv"))
-        folder = _first_free(base, f"{name}-seed{seed}")
+        folder = _first_free(base, stem(data, seed))
         made.insert(0, folder)
         yield folder
     finally:
         for path in made:
             with suppress(OSError):  # holds something, or was never made
                 path.rmdir()
+
+
+def stem(data: str, seed: int) -> str:
+    """What the folder of a run is called."""
+    return re.sub(r"[^\w.-]", "-", data.removesuffix(".csv")) + f"-seed{seed}"
 
 
 def _first_free(base: Path, name: str) -> Path:
@@ -60,10 +65,10 @@ def _first_free(base: Path, name: str) -> Path:
             return folder
 
 
-def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Writes outcomes.json; numbers that are not finite become null."""
+def write_record(folder: Path, record: Mapping[str, Any], name: str = RECORD) -> None:
+    """Writes outcomes.json, or a file of another name; numbers that are not finite become null."""
     text = json.dumps(_finite(record), indent=1, allow_nan=False)
-    (folder / RECORD).write_text(text + "\n", encoding="utf-8")
+    (folder / name).write_text(text + "\n", encoding="utf-8")
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -92,15 +97,30 @@ def write_model(folder: Path, model: nn.Module, plan: Plan, saved: Mapping[str, 
     (folder / CONFIG).write_text(tomli_w.dumps({"format": FORMAT, **tables}), encoding="utf-8")
 
 
+def write_settings(path: Path, config: RunConfig | TableConfig) -> None:
+    """Writes settings of a run, for `pared run --config`."""
+    values = {name: value for name, value in asdict(config).items() if value is not None}
+    kind = "run" if isinstance(config, RunConfig) else "table"
+    path.write_text(tomli_w.dumps({"format": FORMAT, kind: values}), encoding="utf-8")
+
+
+def read_settings(path: Path) -> RunConfig | TableConfig:
+    """Settings that `write_settings` or a run wrote. Raises DataError where they are missing or damaged."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give the best.toml that `pared search` wrote")
+    with _reading(path) as saved:
+        return _build(RunConfig, saved["run"]) if "run" in saved else _build(TableConfig, saved["table"])
+
+
 def is_table(folder: Path) -> bool:
     """Whether the saved network reads rows of a table, not windows of a series. Raises DataError as `read_model`."""
-    with _reading(folder) as saved:
+    with _reading(folder / CONFIG) as saved:
         return "table" in saved
 
 
 def read_model(folder: Path) -> tuple[nn.Module, int, Scaler]:
     """The saved network in evaluation mode, its window, its scaler. Raises DataError where the folder is damaged."""
-    with _reading(folder) as saved:
+    with _reading(folder / CONFIG) as saved:
         config, scaler = _build(RunConfig, saved["run"]), _build(Scaler, saved["scaler"])
         _check_scaler(scaler)
         if config.window < 1 or scaler.horizon != config.horizon:
@@ -111,7 +131,7 @@ def read_model(folder: Path) -> tuple[nn.Module, int, Scaler]:
 
 def read_table_model(folder: Path) -> tuple[nn.Module, Encoding, Scaler]:
     """The saved network of a table in evaluation mode, how it reads rows, its scaler. Raises DataError likewise."""
-    with _reading(folder) as saved:
+    with _reading(folder / CONFIG) as saved:
         config, scaler = _build(TableConfig, saved["table"]), _build(Scaler, saved["scaler"])
         encoding = _build(Encoding, saved["encoding"])
         _check_scaler(scaler)
@@ -129,16 +149,17 @@ def _check_scaler(scaler: Scaler) -> None:
 
 
 @contextmanager
-def _reading(folder: Path) -> Iterator[dict[str, Any]]:
-    """config.toml; what cannot be made of it inside is raised as DataError."""
-    path = folder / CONFIG
+def _reading(path: Path) -> Iterator[dict[str, Any]]:
+    """A config.toml; what cannot be made of it inside is raised as DataError."""
     try:
         saved = tomllib.loads(path.read_text(encoding="utf-8"))
         if saved["format"] != FORMAT:
             raise ValueError(f"format {saved['format']!r} is not known to this version of pared")
         yield saved
     except FileNotFoundError as error:
-        raise DataError(f"{folder} holds no network: {CONFIG} is missing; give a folder made by `pared run`") from error
+        raise DataError(
+            f"{path.parent} holds no network: {path.name} is missing; give a folder made by `pared run`"
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise damaged(path, error) from error
 

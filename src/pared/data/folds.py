@@ -96,16 +96,17 @@ def _fold(table: Table, parts: npt.NDArray[np.int64], block: int) -> Fold:
     scaler = table_scaler(table.inputs[own], table.target[own], table)
     _check_range(table, scaler)
     return Fold(
-        train=_batch(table, scaler, own),
-        validation=_batch(table, scaler, rows["validation"]),
-        test=_batch(table, scaler, rows["test"]),
+        train=table_batch(table, scaler, own),
+        validation=table_batch(table, scaler, rows["validation"]),
+        test=table_batch(table, scaler, rows["test"]),
         scaler=scaler,
         block=block,
         rows={name: tuple(found.tolist()) for name, found in rows.items()},
     )
 
 
-def _batch(table: Table, scaler: Scaler, rows: npt.NDArray[np.int64]) -> Batch:
+def table_batch(table: Table, scaler: Scaler, rows: npt.NDArray[np.int64]) -> Batch:
+    """Rows of a table as networks read them."""
     x, target = scaled_inputs(table.inputs[rows], scaler), table.target[rows]
     if table.encoding.classes:
         return Batch(x, torch.tensor(target, dtype=torch.int64))

@@ -240,6 +240,18 @@ def unreadable(raw: Array, scaler: Scaler) -> list[int]:
     return np.flatnonzero(lost).tolist()
 
 
+def check_range(series: Series, split: Split) -> None:
+    """Raises DataError for an outlier that hides the other values."""
+    for start, end in split.spans.values():
+        for column in unreadable(series.values[start:end], split.scaler):
+            values = series.values[:end, column]
+            row = int(np.abs(values).argmax())
+            raise DataError(
+                f"{series.name}: row {row + 1}, column {series.columns[column]!r}: {values[row]:g} lies so far from "
+                "the other values that they cannot be told apart beside it; correct it or cut it out"
+            )
+
+
 def _split(series: Series, protocol: Protocol, framing: Framing, block: int, start: int) -> Split:
     ends = np.cumsum([start + protocol.train, protocol.validation, protocol.test]).tolist()
     rows = series.values[start : ends[-1]]

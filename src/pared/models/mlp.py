@@ -16,7 +16,8 @@ class MLP(nn.Module):
 
     x (samples, ...), read as (samples, inputs) -> (samples, outputs), for classes their logits. Weights are drawn from
     PyTorch's uniform law; `seed` makes the draw reproducible and leaves the global random state alone, None draws from
-    the global one. Raises ValueError for sizes below 1 and unknown activations.
+    the global one. With `dropout` that share of what each activation puts out is silenced in training. Raises
+    ValueError for sizes below 1 and unknown activations.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class MLP(nn.Module):
         outputs: int = 1,
         activation: Activation = "tanh",
         seed: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if min((*widths, inputs, outputs)) < 1:
@@ -37,7 +39,7 @@ class MLP(nn.Module):
                 torch.manual_seed(seed)
             parts: list[nn.Module] = []
             for a, b in pairwise((inputs, *widths)):
-                parts += [nn.Linear(a, b), ACTIVATIONS[activation]()]
+                parts += [nn.Linear(a, b), ACTIVATIONS[activation](), *([nn.Dropout(dropout)] if dropout else [])]
             self.layers = nn.Sequential(*parts, nn.Linear((inputs, *widths)[-1], outputs))
 
     def forward(self, x: Tensor) -> Tensor:

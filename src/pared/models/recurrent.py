@@ -21,10 +21,11 @@ class Forecaster(nn.Module):
     `init="keras"` draws input weights from Glorot's uniform law, recurrent weights as one orthogonal matrix for all
     gates, and sets biases to 0 but the forget gate's to 1; `init="torch"` keeps PyTorch's uniform law. Thresholds of
     mean |w| mean nothing without naming one of them: at 16 units the output gate starts at 0.100 and 0.125.
+    With `dropout` that share of what each recurrent layer puts out is silenced in training.
     `seed` makes the draw reproducible and leaves the global random state alone; None draws from the global one.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         inputs: int = 1,
         recurrent: Sequence[int] = (16, 4),
@@ -33,6 +34,7 @@ class Forecaster(nn.Module):
         cell: Cell = "lstm",
         init: Init = "keras",
         seed: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if not recurrent or min((*recurrent, *dense, inputs, outputs)) < 1:
@@ -47,6 +49,7 @@ class Forecaster(nn.Module):
             sizes = (inputs, *recurrent)
             self.recurrent = nn.ModuleList(CELLS[cell](a, b, batch_first=True) for a, b in pairwise(sizes))
             sizes = (recurrent[-1], *dense, outputs)
+            self.dropout = nn.Dropout(dropout) if dropout else None
             self.head = nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise(sizes)))
             if init == "keras":
                 _keras_init(self)
@@ -54,6 +57,7 @@ class Forecaster(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.recurrent:
             x, _ = layer(x)
+            x = x if self.dropout is None else self.dropout(x)
         out: Tensor = self.head(x[:, -1])
         return out
 

@@ -50,10 +50,10 @@ def stack_of(model: nn.Module) -> Stack | None:
 
     Stacks are: a `Forecaster` whose layers are all LSTM, all GRU or all RNN; an `MLP`; a `nn.Sequential` of linear
     layers and tanh, ReLU or sigmoid, the last layer a linear one, perhaps after a `nn.Flatten`. With biases, without
-    hooks, in float32 on the CPU. What `drop_layer` leaves of a layer is passed over.
+    dropout and hooks, in float32 on the CPU. What `drop_layer` leaves of a layer is passed over.
     """
     stack: Stack | None = None
-    if type(model) is Forecaster:
+    if type(model) is Forecaster and model.dropout is None:
         stack = _recurrent(model)
     elif type(model) is MLP and type(model.layers) is nn.Sequential:
         stack = _dense(list(model.layers), flattens=True)

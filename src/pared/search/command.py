@@ -1,0 +1,205 @@
+"""`pared search`: from data to the settings of the best network to start from."""
+
+import json
+import re
+import shlex
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+from rich.markup import escape
+
+from pared import store
+from pared.data import Series, Table
+from pared.options import Column, DataName, Features, TaskName, read
+from pared.search.book import about_of
+from pared.search.defaults import default_space
+from pared.search.page import write_page
+from pared.search.record import record, shown
+from pared.search.samplers import SAMPLERS, Sampler
+from pared.search.space import Space, space_from_dict
+from pared.search.stopping import Rule, Stopping
+from pared.search.story import EPOCHS, SearchSettings, base_settings, search
+from pared.search.subject import Objective
+from pared.terminal import (
+    INTERRUPTED,
+    clear_errors,
+    err,
+    ignore_interrupts,
+    option,
+    out,
+    processors,
+    shown_progress,
+    words,
+)
+from pared.types import DataError
+
+RECORD, BEST = "search.json", "best.toml"
+QUICK = {"trials": 12, "epochs": 15}
+DEFAULT = SearchSettings()
+TRIALS_HELP = f"Evaluations in all, those that confirm the best among them (default {DEFAULT.trials})."
+SAMPLER_HELP = f"Who proposes points: {', '.join(SAMPLERS)}."
+OBJECTIVES_HELP = f"What is made small: {', '.join(get_args(Objective))}, error first."
+SPACE_HELP = "JSON file with the space to search, as search.json holds one under 'space'."
+DROPOUT_HELP = "Search dropout, too (default: of tables only; series train many times slower with it)."
+STOPPING_HELP = f"End hopeless trials early: {', '.join(get_args(Rule))}."
+EPOCHS_HELP = f"Epochs of a training (default {EPOCHS})."
+RESUME_HELP = "Go on with the newest search of DATA and --seed under --out; options left out are as they were."
+QUICK_HELP = f"{QUICK['trials']} trials of {QUICK['epochs']} epochs: soon done, but supports no claim."
+
+
+def search_command(  # noqa: PLR0913  (one parameter an option)
+    context: typer.Context,
+    data: DataName,
+    column: Column = None,
+    features: Features = "",
+    task: TaskName = None,
+    trials: Annotated[int | None, option("Search", TRIALS_HELP)] = None,
+    sampler: Annotated[Sampler, option("Search", SAMPLER_HELP)] = DEFAULT.sampler,
+    objectives: Annotated[str, option("Search", OBJECTIVES_HELP)] = ",".join(DEFAULT.objectives),
+    space: Annotated[Path | None, option("Search", SPACE_HELP)] = None,
+    dropout: Annotated[bool | None, option("Search", DROPOUT_HELP)] = None,
+    levels: Annotated[int, option("Search", "Grid: values of a continuous range.", least=2)] = DEFAULT.levels,
+    stopping: Annotated[Rule, option("Search", STOPPING_HELP)] = "none",
+    warmup: Annotated[int, option("Search", "Epochs before a trial may end early.")] = DEFAULT.stopping.warmup,
+    retries: Annotated[int, option("Search", "How often a trial that failed is tried again.")] = DEFAULT.retries,
+    epochs: Annotated[int | None, option("Training", EPOCHS_HELP)] = None,
+    seed: Annotated[int, option("Evidence", "The same seed gives the same search.")] = DEFAULT.seed,
+    quick: Annotated[bool, option("Evidence", QUICK_HELP, "--quick")] = False,
+    folder: Annotated[Path, option("Output", "Where the folder search-DATA-seedN is made.", "--out")] = Path("runs"),
+    jobs: Annotated[int, option("Output", "Trials at a time, each in a process; 0: one a processor.", least=0)] = 0,
+    resume: Annotated[bool, option("Output", RESUME_HELP, "--resume")] = False,
+) -> None:
+    """Find the best network to start from for DATA: its layers, its training, its regularisation.
+
+    Tries networks, all on the same seeds and on the older half of the rolling blocks (of a table: on folds that leave a
+    fifth of the rows out), trains the best few again on fresh seeds, crowns the one with the least error there, and
+    tests it once, beside the default settings, on data that no trial has seen.
+
+    Every evaluation is kept as it is made: after a crash, `--resume` goes on to the same result. Leaves report.html,
+    search.json, study.db (for optuna-dashboard) and best.toml (for `pared run DATA --config`) in a folder under --out.
+    """
+    options: dict[str, Any] = {
+        "trials": trials,
+        "sampler": sampler,
+        "objectives": words(objectives),
+        "levels": levels,
+        "stopping": stopping,
+        "warmup": warmup,
+        "retries": retries,
+        "epochs": epochs,
+        "quick": quick,
+    }
+    given = {name for name in (*options, "dropout") if _is_given(context, name)}
+    if quick:
+        options |= {name: value for name, value in QUICK.items() if name not in given}
+        given |= QUICK.keys()
+    with clear_errors():
+        found = read(data, column, words(features), task)
+        target = _newest(folder, found.name, seed) if resume else None
+        stored = about_of(target) if target else None
+        options |= {name: value for name, value in _options(stored).items() if name not in given}
+        own = _space(space, None if "dropout" in given else stored) or default_space(found, dropout)
+        settings = SearchSettings(
+            trials=DEFAULT.trials if options["trials"] is None else options["trials"],
+            sampler=options["sampler"],
+            seed=seed,
+            objectives=tuple(options["objectives"]),
+            stopping=Stopping(options["stopping"], options["warmup"]),
+            retries=options["retries"],
+            levels=options["levels"],
+            quick=options["quick"],
+        )
+        again = shlex.join(_data_words(data, column, features, task))
+        with nullcontext(target) if target else store.new_folder(folder, f"search-{found.name}", seed) as home:
+            _search(found, own, settings, options["epochs"], home, jobs or processors())
+            _summary(home, again)
+
+
+def _search(
+    data: Series | Table,
+    space: Space,
+    settings: SearchSettings,
+    epochs: int | None,
+    home: Path,
+    jobs: int,
+) -> None:
+    started = time.perf_counter()
+    base = base_settings(data, epochs)
+    with shown_progress() as progress:
+        try:
+            found = search(data, space, settings, base, home, jobs, progress)
+        except KeyboardInterrupt:
+            ignore_interrupts()
+            err.print(f"[yellow]Interrupted.[/] What is finished is kept in {escape(str(home))}; --resume goes on.")
+            raise typer.Exit(INTERRUPTED) from None
+        ignore_interrupts()
+    content = record(found) | {"seconds": {"total": time.perf_counter() - started}}
+    store.write_record(home, content, RECORD)
+    write_page(json.loads((home / RECORD).read_text(encoding="utf-8")), home / store.REPORT)
+    assert found.config is not None
+    store.write_settings(home / BEST, found.config)
+
+
+def _summary(home: Path, data: str) -> None:
+    """The winner and what to do with it, on the screen."""
+    content = json.loads((home / RECORD).read_text(encoding="utf-8"))
+    winner = next(trial for trial in content["trials"] if trial["trial"] == content["winner"])
+    lines = [
+        f"settings: {shown(winner['point'])}",
+        f"report: {home / store.REPORT}",
+        f"to prune it: pared run {data} --config {home / BEST}",
+    ]
+    out.print()
+    out.print(f"[bold]{escape(content['finding'])}[/]", soft_wrap=True)
+    for note in content["notes"]:
+        out.print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
+    for line in lines:
+        out.print(escape(line), soft_wrap=True)
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    return getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"
+
+
+def _newest(base: Path, name: str, seed: int) -> Path:
+    """The folder of the newest search of these data. Raises DataError where there is none."""
+    stem = re.escape(store.stem(f"search-{name}", seed))
+    found = [
+        (int(match[1] or 1), path)
+        for path in base.glob("*")
+        if (match := re.fullmatch(f"{stem}(?:-(\\d+))?", path.name))
+    ]
+    if not found:
+        raise DataError(f"there is no search of {name} with seed {seed} in {base} to go on with; leave --resume out")
+    return max(found)[1]
+
+
+def _options(stored: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options that a stored search was begun with."""
+    if stored is None:
+        return {}
+    told = stored["settings"]
+    plain = {name: told[name] for name in ("sampler", "objectives", "levels", "retries", "quick")}
+    stopping = {"stopping": told["stopping"]["rule"], "warmup": told["stopping"]["warmup"]}
+    return plain | stopping | {"trials": stored["trials"], "epochs": stored["base"]["epochs"]}
+
+
+def _space(file: Path | None, stored: Mapping[str, Any] | None) -> Space | None:
+    """The space of a file, else that of a stored search. Raises DataError where it cannot be read."""
+    if file is None:
+        return space_from_dict(stored["space"]) if stored else None
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read as JSON: {error}") from error
+    return space_from_dict(content.get("space", content) if isinstance(content, dict) else content)
+
+
+def _data_words(data: str, column: str | None, features: str, task: str | None) -> list[str]:
+    """DATA as it was given."""
+    options = {"--column": column, "--features": features, "--task": task}
+    return [data, *(word for name, value in options.items() if value for word in (name, value))]

@@ -1,0 +1,221 @@
+"""Who makes evaluations: this process, or warm processes beside it, each with PyTorch loaded once and one thread.
+
+Threads would share PyTorch's random state. A process that dies is replaced and its task given out again.
+"""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import connection, get_context, parent_process
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pickle import PicklingError
+from typing import Protocol
+
+import torch
+
+from pared.search.trials import Call, Failure, Key, Result, SearchError, Task
+from pared.training.fleet import interrupts_wait
+
+MOST_DEATHS = 3
+"""A task during which so many processes died counts as failed."""
+READY = "ready"
+
+
+class Crew(Protocol):
+    """Takes tasks; gives them back in any order, with their results and the seconds that these took."""
+
+    def submit(self, task: Task) -> None: ...
+    def collect(self) -> tuple[Task, Result, float]: ...
+
+
+@contextmanager
+def crew(call: Call, jobs: int, retries: int = 0) -> Iterator[Crew]:
+    """`jobs` evaluations at a time; a task that raises is tried `retries` times more. One job works in this process.
+
+    Raises, when collected from: SearchError where processes cannot start.
+    """
+    if jobs == 1:
+        yield _Here(call, retries)
+        return
+    workers = _Workers(call, jobs, retries)
+    try:
+        yield workers
+    finally:
+        workers.close()
+
+
+def attempted(call: Call, task: Task, retries: int) -> Result:
+    """An evaluation, or why there is none after all tries."""
+    for _ in range(retries + 1):
+        try:
+            return call(task)
+        except Exception as error:  # whatever a network or a user's function raises is a finding, not the end
+            text = " ".join(str(error).split())
+            failure = Failure(f"{type(error).__name__}: {text}" if text else type(error).__name__, _trace())
+    return failure
+
+
+def timed(call: Call, task: Task, retries: int) -> tuple[Result, float]:
+    """A result and the seconds that it took."""
+    started = time.perf_counter()
+    return attempted(call, task, retries), time.perf_counter() - started
+
+
+def _trace() -> str:
+    return traceback.format_exc()
+
+
+class _Here:
+    """One at a time, in this process, when collected."""
+
+    def __init__(self, call: Call, retries: int) -> None:
+        self._call, self._retries = call, retries
+        self._waiting: deque[Task] = deque()
+
+    def submit(self, task: Task) -> None:
+        self._waiting.append(task)
+
+    def collect(self) -> tuple[Task, Result, float]:
+        task = self._waiting.popleft()
+        return task, *timed(self._call, task, self._retries)
+
+
+@dataclass
+class _Worker:
+    """A process, the pipe to it, and the task that it was given; `ready` once it has loaded everything."""
+
+    process: SpawnProcess
+    pipe: Connection
+    task: Task | None = None
+    ready: bool = False
+
+
+class _Workers:
+    """Processes that are started once, wait for tasks, and are ended by `close` or with this process."""
+
+    def __init__(self, call: Call, jobs: int, retries: int) -> None:
+        self._call, self._retries = call, retries
+        self._waiting: deque[Task] = deque()
+        self._deaths: dict[Key, int] = {}
+        self._failed: deque[tuple[Task, Result]] = deque()
+        self._lost = 0  # processes in a row that died as they started
+        self._workers = self._started(jobs)
+
+    def submit(self, task: Task) -> None:
+        self._waiting.append(task)
+        self._give_out()
+
+    def collect(self) -> tuple[Task, Result, float]:
+        while not self._failed:
+            ready = connection.wait([worker.pipe for worker in self._workers])
+            for worker in [worker for worker in self._workers if worker.pipe in ready]:
+                try:
+                    answer = worker.pipe.recv()
+                except (EOFError, OSError):
+                    self._bury(worker)
+                    continue
+                if answer == READY:
+                    worker.ready = True
+                    continue
+                task, worker.task = worker.task, None
+                self._give_out()
+                assert task is not None
+                return task, *answer
+        return *self._failed.popleft(), 0.0
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join()
+            worker.pipe.close()
+
+    def _give_out(self) -> None:
+        for worker in self._workers:
+            if worker.task is None and self._waiting:
+                worker.task = self._waiting.popleft()
+                with contextlib.suppress(OSError):  # it died: the next look at its pipe shows that
+                    worker.pipe.send(worker.task)
+
+    def _bury(self, dead: _Worker) -> None:
+        """Replaces a process that died, and gives its task out again, first."""
+        dead.process.join()
+        dead.pipe.close()
+        self._lost = 0 if dead.ready else self._lost + 1
+        if (self._lost and (dead.process.exitcode or 0) >= 0) or self._lost >= MOST_DEATHS:
+            raise SearchError(
+                f"worker processes cannot start (exit code {dead.process.exitcode}); in a script, call the search "
+                "below `if __name__ == '__main__':`, or work with one job"
+            )
+        self._workers.remove(dead)
+        if dead.task is not None:
+            deaths = self._deaths[dead.task.key] = self._deaths.get(dead.task.key, 0) + dead.ready
+            if deaths < MOST_DEATHS:
+                self._waiting.appendleft(dead.task)
+            else:
+                self._failed.append((dead.task, Failure(_death(dead.process.exitcode, deaths))))
+        self._workers += self._started(1)
+        self._give_out()
+
+    def _started(self, count: int) -> list[_Worker]:
+        context = get_context("spawn")
+        found = []
+        with interrupts_wait():  # Ctrl-C is for this process, which ends the others
+            for _ in range(count):
+                pipe, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(theirs, self._call, self._retries))
+                _start(process)
+                theirs.close()
+                found.append(_Worker(process, pipe))
+        return found
+
+
+def _start(process: SpawnProcess) -> None:
+    try:
+        process.start()
+    except (PicklingError, AttributeError, TypeError) as error:
+        raise SearchError(
+            f"what is to be evaluated cannot be sent to other processes ({error}); define it at the top of a module, "
+            "or work with one job"
+        ) from error
+
+
+def _death(code: int | None, times: int) -> str:
+    name = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+    why = "; perhaps memory ran out" if name == "SIGKILL" else ""
+    return f"its process died {times} times ({name}){why}"
+
+
+def _work(pipe: Connection, call: Call, retries: int) -> None:
+    """What a worker does until its pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    pipe.send(READY)
+    while True:
+        try:
+            task = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(timed(call, task, retries))
+
+
+def _end_with_parent() -> None:
+    """A worker must not go on when the search was killed, not even in the midst of a training."""
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def processes(workers: Crew) -> Sequence[int]:
+    """Process ids of a crew's workers; none where it works in this process."""
+    return [pid for each in workers._workers if (pid := each.process.pid)] if isinstance(workers, _Workers) else []

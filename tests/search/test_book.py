@@ -1,0 +1,126 @@
+"""The book: what was evaluated comes back; what changed, is locked, full or damaged is told in one line."""
+
+import sqlite3
+from contextlib import closing
+
+import optuna
+import pytest
+from filelock import FileLock
+
+from pared.search import Float, SearchError, SearchSettings, Space, book, search
+from pared.search.book import FILE, LOCK, opened
+from pared.search.trials import Evaluation, Failure, Key, Task
+from searching import SPACE, noisy
+
+ABOUT = {"format": 1, "space": {"a": 1}, "settings": {"seed": 0}, "trials": 9}
+TASK = Task(Key("confirm", 7, 3), {"lr": 0.1, "kind": "deep"})
+RESULTS = [
+    Evaluation((0.1 + 0.2, float("inf")), (0.25, 0.5), {5: 0.7}, True, ({"train": (1.0, float("nan"))}, {})),
+    Failure("ValueError: no", "Traceback: ..."),
+]
+
+
+@pytest.mark.parametrize("result", RESULTS, ids=["evaluation", "failure"])
+def test_a_result_comes_back(tmp_path, result):
+    with opened(tmp_path, ABOUT, 1) as first:
+        first.write(TASK, result, 0.5)
+    with opened(tmp_path, ABOUT, 1) as second:
+        assert repr(second.find(TASK)) == repr(result)  # NaN is not itself
+        assert second.find(Task(Key("confirm", 7, 4), {})) is None
+        assert second.seconds == {TASK.key: 0.5}
+
+
+def test_another_point_under_the_same_number_is_refused(tmp_path):
+    with opened(tmp_path, ABOUT, 1) as own:
+        own.write(TASK, RESULTS[0], 0.5)
+        with pytest.raises(SearchError, match=r"trial 7 was .*go on with the former versions, or start anew"):
+            own.find(Task(TASK.key, {"lr": 0.2}))
+
+
+def test_a_changed_search_is_refused_and_more_trials_are_not(tmp_path):
+    with opened(tmp_path, ABOUT, 1):
+        pass
+    with opened(tmp_path, ABOUT | {"trials": 12}, 1):
+        pass
+    assert book.about_of(tmp_path) == ABOUT | {"trials": 12}
+    changed = ABOUT | {"settings": {"seed": 1}}
+    with pytest.raises(SearchError, match=r"with other settings \(seed: 0 there, 1 here\).*start anew"):
+        opened(tmp_path, changed, 1).__enter__()
+
+
+def test_a_search_of_a_changed_space_is_refused(tmp_path):
+    search(noisy, SPACE, SearchSettings(3), folder=tmp_path)
+    wider = Space({**SPACE.parameters, "lr": Float(1e-5, 1e-1, log=True)})
+    with pytest.raises(SearchError, match=r"low: 0\.0001 there, 1e-05 here"):
+        search(noisy, wider, SearchSettings(3), folder=tmp_path)
+
+
+def test_two_processes_cannot_work_on_one_search(tmp_path):
+    with FileLock(tmp_path / LOCK), pytest.raises(SearchError, match="another process is at work in"):
+        opened(tmp_path, ABOUT, 1).__enter__()
+
+
+def test_a_locked_file_is_one_clear_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(book, "WAIT", 0.1)
+    with opened(tmp_path, ABOUT, 1) as own, closing(sqlite3.connect(tmp_path / FILE)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(SearchError, match=r"locked\); another program writes to it.*--resume") as told:
+            own.write(TASK, RESULTS[0], 0.5)
+        assert "\n" not in str(told.value)
+        other.rollback()
+        own.write(Task(Key("search", 0, 0), {}), RESULTS[1], 0.1)  # and it goes on
+
+
+def test_a_full_disk_is_one_clear_line_and_finished_trials_are_kept(tmp_path, monkeypatch):
+    prepare = book._prepare
+
+    def small(connection, record):
+        prepare(connection, record)
+        connection.execute(f"PRAGMA max_page_count = {connection.execute('PRAGMA page_count').fetchone()[0] + 2}")
+
+    with opened(tmp_path, ABOUT, 1):
+        pass
+    monkeypatch.setattr(book, "_prepare", small)
+    large = Failure("ValueError", "x" * 1500)
+    written = 0
+    with opened(tmp_path, ABOUT, 1) as own:
+        try:
+            while True:
+                own.write(Task(Key("search", written, 0), {}), large, 0.1)
+                written += 1
+        except SearchError as error:
+            told = str(error)
+    monkeypatch.undo()
+    assert "full); make room, and go on with --resume" in told
+    assert written > 0
+    with opened(tmp_path, ABOUT, 1) as own:
+        assert [own.find(Task(Key("search", place, 0), {})) for place in range(written)] == [large] * written
+
+
+def test_a_damaged_file_is_one_clear_line(tmp_path):
+    (tmp_path / FILE).write_bytes(b"no database at all" * 100)
+    with pytest.raises(SearchError, match=r"cannot be used \(file is not a database\); restore a copy, or start anew"):
+        opened(tmp_path, ABOUT, 1).__enter__()
+
+
+def test_what_was_begun_and_not_finished_is_begun_anew(tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            opened(tmp_path, ABOUT, 1).__enter__()
+    assert not (tmp_path / FILE).exists()
+    with opened(tmp_path, ABOUT, 1) as own:
+        assert own.keys() == []
+
+
+def test_optuna_finds_the_trials_in_the_same_file(tmp_path):
+    found = search(noisy, SPACE, SearchSettings(12), folder=tmp_path)
+    search(noisy, SPACE, SearchSettings(12), folder=tmp_path)  # adds nothing
+    study = optuna.load_study(study_name="pared", storage=f"sqlite:///{tmp_path / FILE}")
+    assert [trial.value for trial in study.trials] == [trial.values[0] for trial in found.trials]
+    with closing(sqlite3.connect(tmp_path / FILE)) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
