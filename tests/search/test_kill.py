@@ -79,7 +79,7 @@ def test_killed_again_and_again_a_search_ends_as_one_that_was_left_alone(tmp_pat
     assert states == [("COMPLETE", len(found.trials))]  # none is running for ever
 
 
-def ended(pid: int, seconds: float = 15) -> bool:
+def ended(pid: int, seconds: float = 100) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:

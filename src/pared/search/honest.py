@@ -7,6 +7,7 @@ is what may be expected, and the difference is how far the score flattered.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -14,7 +15,7 @@ from scipy import stats
 from pared.evaluation.metrics import Floats
 from pared.evaluation.paired import Scale
 
-MOST = 5
+MOST = 6
 """Most trials that are confirmed."""
 DOUBT = 0.9
 """A finalist leaves the race once it is worse than the leader with this confidence (one-sided)."""
@@ -25,23 +26,24 @@ Measure = Callable[[Sequence[int], int], Mapping[int, float]]
 
 @dataclass(frozen=True)
 class Finalist:
-    """A trial in the race: its score in the search, its errors on fresh seeds, their mean with an interval.
+    """A trial in the race: its score in the search, its errors on fresh seeds, their mean, and what may be expected.
 
-    The interval is that of the mean over seeds: it holds the noise of training, not that of the data. None with fewer
-    than two fresh seeds.
+    `low` and `high` are the interval around `expected`: it holds the noise of training, not that of the data. None with
+    fewer than two fresh seeds.
     """
 
     trial: int
     score: float
     fresh: tuple[float, ...]
     mean: float
+    expected: float
     low: float | None
     high: float | None
 
 
 def finalists(budget: int) -> int:
-    """How many trials a budget of evaluations confirms: about as many as each gets seeds, at most five."""
-    return min(MOST, budget, max(2, round(math.sqrt(1.5 * budget))))
+    """How many trials a budget of evaluations confirms: on two seeds each, at most six."""
+    return min(MOST, budget, max(2, budget // 2))
 
 
 def race(
@@ -76,27 +78,46 @@ def standings(
     """Who raced, best first: those with the most rounds by their mean, then those that left before.
 
         mean = the mean over fresh seeds (geometric on the log scale)
-        interval = mean -+ t(level, freedom) s / sqrt(seeds),   s^2 = (MS_seeds + (k - 1) MS_rest) / k
+        expected = mean - (1 - share) (mean - mean of all k finalists, both over the rounds that all took part in)
+        share = max(0, 1 - (MS_rest / common rounds) / variance of these means), with more rounds of its own nearer to 1
+        interval = expected -+ t(level, freedom) s / sqrt(seeds),   s^2 = (MS_seeds + (k - 1) MS_rest) / k
 
-    s^2 is the variance of an error over seeds: what seeds do to all k finalists alike and to each apart, from the mean
-    squares of the rounds that all of them took part in. freedom is Satterthwaite's.
+    The best of a few means is lucky as well, a little: `expected` goes back towards the others as far as noise explains
+    that they differ. s^2 is the variance of an error over seeds: what seeds do to all finalists alike and to each
+    apart. freedom is Satterthwaite's.
 
-    Source: Satterthwaite 1946 (Biometrics Bulletin 2).
+    Source: Efron and Morris 1975 (Journal of the American Statistical Association 70) for going back; Satterthwaite
+    1946 (Biometrics Bulletin 2).
     """
     sound = {trial: transformed(line, scale) for trial, line in errors.items() if len(line) and np.isfinite(line).all()}
     common = min(map(len, sound.values()), default=0)
-    variance, freedom = spread(np.array([line[:common] for line in sound.values()])) if common > 1 else (0.0, 0.0)
+    table = np.array([line[:common] for line in sound.values()])
+    noise = spread(table) if common > 1 else Spread(0.0, 0.0, 0.0)
+    apart = max(0.0, float(table.mean(axis=1).var(ddof=1)) - noise.rest / common) if len(table) > 1 else math.inf
     found = []
-    for trial, line in sound.items():
-        half = float(stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(variance / len(line)) if freedom else None
-        mean = float(line.mean())
-        low, high = (None, None) if half is None else (_back(mean - half, scale), _back(mean + half, scale))
-        found.append(Finalist(trial, scores[trial], tuple(errors[trial]), _back(mean, scale), low, high))
+    for (trial, line), own in zip(sound.items(), table, strict=True):
+        mean, doubt = float(line.mean()), noise.rest / len(line)
+        share = 1.0 if doubt == 0 or apart == math.inf else apart / (apart + doubt)
+        expected = mean - (1 - share) * float(own.mean() - table.mean())
+        low = high = None
+        if noise.freedom:
+            half = float(stats.t.ppf((1 + level) / 2, noise.freedom)) * math.sqrt(noise.variance / len(line))
+            low, high = _back(expected - half, scale), _back(expected + half, scale)
+        fresh = tuple(errors[trial])
+        found.append(Finalist(trial, scores[trial], fresh, _back(mean, scale), _back(expected, scale), low, high))
     return sorted(found, key=lambda each: (-len(each.fresh), each.mean, each.trial))
 
 
-def spread(table: Floats) -> tuple[float, float]:
-    """Variance of an error over seeds, and its degrees of freedom, from a table (trials, seeds); see `standings`."""
+class Spread(NamedTuple):
+    """Variance of an error over seeds with its degrees of freedom; `rest`: the part that is not common to trials."""
+
+    variance: float
+    freedom: float
+    rest: float
+
+
+def spread(table: Floats) -> Spread:
+    """What seeds do to errors, from a table (trials, seeds) of at least two seeds; see `standings`."""
     trials, seeds = table.shape
     rest = ((table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()) ** 2).sum()
     by_seeds = trials * float(((table.mean(axis=0) - table.mean()) ** 2).sum()) / (seeds - 1)
@@ -104,9 +125,9 @@ def spread(table: Floats) -> tuple[float, float]:
     parts = by_seeds / trials, by_rest * (trials - 1) / trials
     variance = sum(parts)
     if variance == 0:
-        return 0.0, float(seeds - 1)
+        return Spread(0.0, float(seeds - 1), 0.0)
     uncertain = parts[0] ** 2 / (seeds - 1) + (parts[1] ** 2 / ((trials - 1) * (seeds - 1)) if trials > 1 else 0.0)
-    return variance, variance**2 / uncertain
+    return Spread(variance, variance**2 / uncertain, by_rest)
 
 
 def transformed(errors: Sequence[float], scale: Scale) -> Floats:
@@ -117,11 +138,10 @@ def transformed(errors: Sequence[float], scale: Scale) -> Floats:
 
 def _still_in(table: Floats, slack: float) -> list[bool]:
     trials, seeds = table.shape
-    noise = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
-    freedom = (trials - 1) * (seeds - 1)
-    error = math.sqrt(float((noise**2).sum()) / freedom * 2 / seeds)
+    error = math.sqrt(spread(table).rest * 2 / seeds)
+    allowed = slack + float(stats.t.ppf(DOUBT, (trials - 1) * (seeds - 1))) * error
     behind = table.mean(axis=1) - table.mean(axis=1).min()
-    return [gap <= slack + float(stats.t.ppf(DOUBT, freedom)) * error for gap in behind]
+    return [gap <= allowed for gap in behind]
 
 
 def _back(value: float, scale: Scale) -> float:

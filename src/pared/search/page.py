@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib.ticker import NullFormatter
 
 from pared.report.claims import KINDS
 from pared.report.page import template
 from pared.report.summary import Record, floats
-from pared.report.svg import BLUE, GREY, VERMILION, Drawing, canvas, inline, style
+from pared.report.svg import BLUE, GREY, VERMILION, Drawing, canvas, inline, power, style
 from pared.report.tables import NOTHING, Table, significant
 from pared.search.space import Point
 
@@ -50,8 +51,8 @@ def history(record: Record) -> Drawing:
     axes.step(range(len(scores)), np.fmin.accumulate(scores), where="post", color=BLUE, label="best score so far")
     raced = record["finalists"]
     if raced:
-        means = np.array([each["mean"] for each in raced])
-        ends = np.array([[each[end] or each["mean"] for each in raced] for end in ("low", "high")])
+        means = np.array([each["expected"] for each in raced])
+        ends = np.array([[each[end] or each["expected"] for each in raced] for end in ("low", "high")])
         axes.errorbar(
             [each["trial"] for each in raced],
             means,
@@ -64,11 +65,13 @@ def history(record: Record) -> Drawing:
         )
     if record["scale"] == "log":
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(power)
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="trial", ylabel=_error(record))
-    axes.legend(loc="upper right", ncols=3)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
     caption = (
-        "Every point is a trial, all on the same seeds and blocks. Diamonds are the mean errors of finalists on fresh "
-        "seeds, with 95 % intervals over seeds: that they lie above the line is what the best of many scores flatters."
+        "Every point is a trial, all on the same seeds and blocks. Diamonds are the errors to expect of finalists, from "
+        "fresh seeds, with 95 % intervals over seeds: that they lie above the line is how the best of many scores flatters."
     )
     return Drawing("history", title, caption, inline(figure, "history"))
 
@@ -78,9 +81,17 @@ def race(record: Record) -> Table:
     rows = []
     for each in record["finalists"]:
         interval = NOTHING if each["low"] is None else f"{significant(each['low'])} to {significant(each['high'])}"
-        cells = (significant(each["score"]), significant(each["mean"]), interval, str(len(each["fresh"])))
+        cells = (*map(significant, (each["score"], each["mean"], each["expected"])), interval, str(len(each["fresh"])))
         rows.append((f"trial {each['trial']}", *cells, *_costs(record, each["trial"])))
-    head = ("Finalist", "Score in the search", "On fresh seeds", "95 % interval", "Seeds", *_extra(record))
+    head = (
+        "Finalist",
+        "Score in the search",
+        "Mean of fresh seeds",
+        "To expect",
+        "95 % interval",
+        "Seeds",
+        *_extra(record),
+    )
     won = [place for place, each in enumerate(record["finalists"]) if each["trial"] == record["winner"]]
     return Table(head, tuple(rows), strong=tuple(won))
 

@@ -50,8 +50,9 @@ def finding(found: Found) -> str:
     interval = ""
     if best.low is not None and best.high is not None:
         interval = f" (95 % interval {significant(best.low)} to {significant(best.high)})"
-    text = f"Trial {number} wins: {what} {significant(best.mean)}{interval} on {plural(len(best.fresh), 'fresh seed')}"
-    return f"{text}. {_flattered(found)}{_on_test_data(found)}"
+    seeds = plural(len(best.fresh), "fresh seed")
+    text = f"Trial {number} wins: {what} {significant(best.expected)}{interval} is to be expected, from {seeds}."
+    return f"{text} {_flattered(found)}{_on_test_data(found)}"
 
 
 def notes(found: Found) -> list[str]:

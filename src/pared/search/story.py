@@ -103,15 +103,15 @@ class Found:
 
     @property
     def optimism(self) -> float | None:
-        """How far the winner's score flattered: confirmed error minus score, of the score on the log scale.
+        """How far the winner's score flattered: expected error minus score, of the score on the log scale.
 
         0.1 is 10 % more error than the search said, or 0.1 more on the linear scale.
         """
         if self.confirmed is None:
             return None
         if self.scale == "log":
-            return self.confirmed.mean / self.confirmed.score - 1
-        return self.confirmed.mean - self.confirmed.score
+            return self.confirmed.expected / self.confirmed.score - 1
+        return self.confirmed.expected - self.confirmed.score
 
 
 @dataclass(frozen=True)
@@ -301,9 +301,8 @@ class _Function:
 
 def base_settings(data: Series | Table, epochs: int | None = None) -> Config:
     """The settings of a run on these data, with as many epochs as a search trains."""
-    if isinstance(data, Series):
-        return RunConfig(epochs=epochs or EPOCHS)
-    return TableConfig(data.task, epochs=epochs or EPOCHS)
+    epochs = EPOCHS if epochs is None else epochs
+    return RunConfig(epochs=epochs) if isinstance(data, Series) else TableConfig(data.task, epochs=epochs)
 
 
 def _plan(
