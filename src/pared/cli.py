@@ -52,9 +52,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Finds the smallest neural network that predicts as well as the large one, and proves it.",
 )
-app.add_typer(replicate, name="replicate")
-app.command("compare-criteria")(compare_criteria_command)
-app.command("search")(search_command)
 
 C = TypeVar("C", RunConfig, TableConfig)
 
@@ -300,6 +297,11 @@ def report_command(
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise store.damaged(folder / store.RECORD, error) from error
         out.print(f"report: {escape(str(target))}", soft_wrap=True)
+
+
+app.command("search")(search_command)
+app.command("compare-criteria")(compare_criteria_command)
+app.add_typer(replicate, name="replicate")
 
 
 @app.callback(invoke_without_command=True)

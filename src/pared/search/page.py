@@ -70,8 +70,9 @@ def history(record: Record) -> Drawing:
     axes.set(xlabel="trial", ylabel=_error(record))
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
     caption = (
-        "Every point is a trial, all on the same seeds and blocks. Diamonds are the errors to expect of finalists, from "
-        "fresh seeds, with 95 % intervals over seeds: that they lie above the line is how the best of many scores flatters."
+        "Every point is a trial, all on the same seeds and blocks. Diamonds are the errors to expect of finalists, "
+        "from fresh seeds, with 95 % intervals over seeds: that they lie above the line is how the best of many scores "
+        "flatters."
     )
     return Drawing("history", title, caption, inline(figure, "history"))
 
