@@ -1,4 +1,4 @@
-"""The command line: `pared run`, `pared data`, `pared predict`, `pared report`; `pared.replicate` adds its own."""
+"""The command line: `pared run`, `pared data`, `pared predict`, `pared report`; others have modules of their own."""
 
 import time
 from dataclasses import replace
@@ -16,6 +16,7 @@ from pared.comparing.command import compare_criteria_command
 from pared.cutting import What
 from pared.data import BUILTINS, TABLES, Table, classic, load
 from pared.data.examples import rows_to_predict
+from pared.diagnose.command import diagnose_command
 from pared.job import B, Job, investigation, partial_record, shipped_key
 from pared.job import record as complete_record
 from pared.models.mlp import Activation
@@ -300,6 +301,7 @@ def report_command(
 
 
 app.command("search")(search_command)
+app.command("diagnose")(diagnose_command)
 app.command("compare-criteria")(compare_criteria_command)
 app.add_typer(replicate, name="replicate")
 
