@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from pared.tuning import remedies
 from pared.training import fit_many
+from pared.tuning import remedies
 from pared.tuning.facts import Seen
 from pared.tuning.noise_scale import batch_size_for, noise_scale, rescaled_lr, seconds_an_example
 from pared.tuning.recipe import Change, Problem, Recipe

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from pared.tuning import remedies
 from pared.training import Fit
+from pared.tuning import remedies
 from pared.tuning.advice import of_batch_size, of_rate
 from pared.tuning.attempts import Known, attempt_of, attempts, some_of
 from pared.tuning.checks import data_facts
