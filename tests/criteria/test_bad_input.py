@@ -36,7 +36,9 @@ def split_of(data):
     return Parts()
 
 
-@pytest.mark.parametrize("name", SECOND_ORDER)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in ("grasp", "group_obs") else pytest.mark.slow) for n in SECOND_ORDER]
+)
 def test_a_loss_without_second_derivative_is_named(name):
     model = mlp()
     with pytest.raises(CurvatureError, match=r"no second derivative .* use mse_loss or cross_entropy"):
