@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import pared
+import random_networks
 from networks import ACTIVATIONS, snapshot, specs, unchanged
 from pared.dead import dead_units, shed_dead_units
 from pared.surgery import Plan, Structure, StructureError, trace
@@ -68,7 +69,7 @@ def dense(widths, activation, seed=0):
     st.lists(st.integers(1, 6), min_size=3, max_size=5), st.sampled_from(sorted(SMOOTH)), st.floats(0.3, 1.0),
     st.integers(0, 2**16),
 )  # fmt: skip
-@settings(QUIET, max_examples=40)
+@settings(QUIET, max_examples=6)
 def test_a_dense_network_keeps_the_units_that_a_naive_search_keeps(widths, activation, share, seed):
     model = thinned(dense(widths, activation, seed), share, seed, biases=0.2)
     _, plan = sheds(model, inputs(5, widths[0]))
@@ -101,7 +102,7 @@ def convolutions(padding, activation="tanh", mode="zeros", bias=True, flat=False
     st.sampled_from([0, 1]), st.sampled_from(["zeros", "reflect", "circular", "replicate"]),
     st.sampled_from(sorted(SMOOTH)), st.booleans(), st.booleans(), st.booleans(), st.integers(0, 2**16),
 )  # fmt: skip
-@settings(QUIET, max_examples=25)
+@settings(QUIET, max_examples=6)
 def test_convolutions_compute_the_same(padding, mode, activation, bias, flat, norm, seed):
     model = convolutions(padding, activation, mode, bias, flat, norm)
     with torch.no_grad():
@@ -155,7 +156,7 @@ OPTIONS = [{}, {"num_layers": 2}, {"bidirectional": True}, {"num_layers": 2, "bi
     st.sampled_from([nn.LSTM, nn.GRU, nn.RNN]), st.booleans(), st.sampled_from(OPTIONS), st.floats(0.2, 1.0),
     st.integers(0, 2**16), st.sampled_from([0.0, 1.0]),
 )  # fmt: skip
-@settings(QUIET, max_examples=40)
+@settings(QUIET, max_examples=6)
 def test_recurrent_networks_compute_the_same_for_every_length(kind, steps, options, share, seed, biases):
     model = seeded(lambda: Reads(kind, steps, **options), seed)
     thinned(model, share, seed, biases)
@@ -203,6 +204,18 @@ def test_only_a_state_that_does_not_change_is_folded():
             for bias in (model.rnn.bias_ih_l0, model.rnn.bias_hh_l0):
                 bias.zero_()
         assert dead_units(model, x).constant == {"rnn.l0": (2,)}  # it stays at zero
+    idle = seeded(lambda: Reads(nn.LSTM, True))
+    with torch.no_grad():
+        rows = torch.tensor([0, 1, 0, 1]).bool().repeat(4)
+        for bias in (idle.rnn.bias_ih_l0, idle.rnn.bias_hh_l0):
+            bias[rows] = 0.0
+        idle.rnn.weight_ih_l0[rows] = 0.0
+        idle.rnn.weight_hh_l0[rows.nonzero(), torch.tensor([0, 2])] = 0.0
+    assert dead_units(idle, x).constant == {"rnn.l0": (1, 3)}  # they read each other, and stay at zero
+    assert sheds(idle, x)[0].rnn.hidden_size == 2
+    with torch.no_grad():
+        idle.rnn.weight_hh_l0[3, 0] = 1.0  # a gate of unit 3 reads unit 0: for all that is looked at, it may move
+    assert dead_units(idle, x).constant == {}
     read = blinded(seeded(lambda: Reads(nn.RNN, False)), 2)
     with torch.no_grad():
         read.rnn.weight_hh_l0[0, 2] = 1.0  # unit 0 reads zero at the first step, the constant later
@@ -210,15 +223,39 @@ def test_only_a_state_that_does_not_change_is_folded():
     assert not sheds(read, x)[1].keep
 
 
+@pytest.mark.slow
 @given(specs(), st.floats(0.3, 1.0), st.sampled_from([0.0, 0.5]), st.integers(0, 2**16))
 @settings(QUIET, max_examples=40)
-def test_random_networks_compute_the_same(spec, share, biases, seed):
+def test_random_stacks_compute_the_same(spec, share, biases, seed):
     model, x = thinned(spec.build(), share, seed, biases), spec.input()
     try:
         trace(model, x)
     except StructureError:
         return
     sheds(model, x)
+
+
+@pytest.mark.slow
+@given(random_networks.specs(), st.sampled_from([0.0, 0.5, 0.9]), st.integers(0, 2**16))
+@settings(QUIET, max_examples=25)
+def test_networks_of_every_layer_compute_the_same(spec, share, seed):
+    model, x = spec.build(), spec.input()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "parametrizations" not in name:  # a row of zeros has no weight norm
+                parameter.masked_fill_(torch.rand(parameter.shape, generator=generator) < share, 0.0)
+                parameter[torch.rand(len(parameter), generator=generator) < 0.4] = 0.0
+    small, _ = shed_dead_units(model, x)
+    for values in (x, 3 * x.flip(0) if x.is_floating_point() else (x + 1) % spec.given.width):
+        for one, two in zip(tensors(small(values)), tensors(model(values)), strict=True):
+            torch.testing.assert_close(one, two, atol=1e-11, rtol=1e-11)
+
+
+def tensors(value):
+    if isinstance(value, torch.Tensor):
+        return [value]
+    return [t for part in (value.values() if isinstance(value, dict) else value) for t in tensors(part)]
 
 
 def test_masks_and_a_saved_folder_come_along(tmp_path):
@@ -293,6 +330,7 @@ def test_dropout_and_gates_and_tokens():
     torch.testing.assert_close(small(x), model(x), atol=1e-12, rtol=1e-12)
 
 
+@pytest.mark.slow  # torch.export is asked in the end
 def test_what_cannot_be_followed_is_refused():
     class Fickle(nn.Module):
         def __init__(self):
@@ -304,6 +342,9 @@ def test_what_cannot_be_followed_is_refused():
 
     with pytest.raises(StructureError):
         shed_dead_units(Fickle(), torch.ones(1, 3))
+
+
+def test_a_network_without_hidden_units_is_refused():
     with pytest.raises(StructureError, match="no hidden units"):
         shed_dead_units(nn.Linear(3, 2), torch.ones(1, 3))
 

@@ -220,6 +220,19 @@ def test_a_factored_network_is_cut_trained_and_saved(kind, form, tmp_path):
     assert torch.equal(loaded(x), small.eval()(x))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_dead_units_and_ranks_of_a_factored_module_go(kind):
+    model, x = low_rank(reader(kind), rank=2).model, steps()
+    with torch.no_grad():
+        for weight in (model.rnn.weight_hh_l0_in, model.last.weight):
+            weight[:, 4] = 0.0  # nothing reads unit 4
+        model.rnn.weight_ih_l0_in[1] = 0.0
+    small, plan = pared.shed_dead_units(model, x)
+    assert plan.keep["rnn.l0"] == (0, 1, 2, 3, 5)
+    assert plan.keep["rnn.weight_ih_l0"] == (0,)
+    torch.testing.assert_close(small(x), model(x), atol=1e-12, rtol=1e-12)
+
+
 def test_a_factored_module_takes_packed_sequences_states_and_dropout():
     model = reader("gru", num_layers=2, dropout=0.5)
     thin = replay(Factor({"rnn.weight_hh_l1": 2}), model).rnn

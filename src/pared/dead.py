@@ -44,7 +44,9 @@ def shed_dead_units(model: nn.Module, example: Inputs) -> tuple[nn.Module, Plan]
     like the example (of any number of samples; recurrent networks: of any length). A constant other than 0 stays where
     a reader has no bias of its own, pads with zeros, or is the recurrence (a state starts at zero); so does a recurrent
     unit whose state changes with time, as that of an LSTM or GRU does with any bias, and every unit of a group that is
-    not exact. Each group keeps a unit. `dead_units(model, example).stays` says which stay and why.
+    not exact. Each group keeps a unit. `dead_units(model, example).stays` says which stay and why. Chains of units go
+    at once; where a cut lets a layer be followed better (a grouped convolution left with one channel), another call may
+    find more.
 
     Returns the network and the plan of its cut, bound: empty where nothing goes. Masks come along by
     `carry_tensors(masks, model, small, Structure(plan.groups), plan)`.
@@ -135,7 +137,7 @@ def _living(structure: Structure, weights: Mapping[str, Tensor], dead: Units) ->
 
 
 def _index(s: Slice, group: Group, units: Sequence[int], like: Tensor) -> Tensor:
-    return torch.tensor(s.indices(group.width, units), device=like.device)
+    return torch.tensor(s.indices(group.width, units), dtype=torch.long, device=like.device)
 
 
 def _of_units(s: Slice, group: Group, entries: Tensor) -> Tensor:
@@ -173,14 +175,34 @@ def _constants(
             stay(reads & still & ~silent, f"{s.parameter!r} reads it {known.why}")
         if known.settled is not None:
             stay(~_by_unit(s, group, known.settled).all(dim=1), CHANGING)
-    for s in group.slices:
-        if s.role == "in" and s.parameter.rpartition(".")[2].startswith("weight_hh"):
-            stay(_of_units(s, group, weights[s.parameter] != 0), CHANGING)
+    stay(_recurring(group, weights, readings), CHANGING)
     without_inputs = seen & ~varies & ~dead
     reasons = {unit: why for unit, why in reasons.items() if without_inputs[unit]}
     moves = without_inputs.clone()
     moves[torch.tensor(list(reasons), dtype=torch.long)] = False
     return moves, reasons
+
+
+def _recurring(group: Group, weights: Mapping[str, Tensor], readings: Mapping[Key, Known]) -> Tensor:
+    """(width,): whether a unit reads states, but for those of units that start at zero and so stay there for ever."""
+    own = [s for s in group.slices if s.role == "in" and s.parameter.rpartition(".")[2].startswith("weight_hh")]
+    resting = torch.full((group.width,), bool(own))
+    for s in _readers(group):
+        known = readings.get((s.parameter, s.axis))
+        if known is not None and known.settled is not None:
+            silent = known.settled & (known.lowest == 0) & (known.highest == 0)
+            resting &= _by_unit(s, group, silent).all(dim=1)
+    while True:
+        reads = torch.zeros_like(resting)
+        for s in own:
+            entries = weights[s.parameter] != 0
+            for r in (r for r in _readers(group) if r.parameter == s.parameter):
+                index = _index(r, group, resting.nonzero().flatten().tolist(), entries)
+                entries = entries.index_fill(r.axis, index, False)
+            reads |= _of_units(s, group, entries)
+        if not (resting & reads).any():
+            return reads
+        resting &= ~reads
 
 
 def _moved(group: Group, weights: Mapping[str, Tensor], readings: Mapping[Key, Known], moves: Tensor) -> Tensors:

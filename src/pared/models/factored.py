@@ -36,6 +36,11 @@ class Factored(Unrolled):
             return super().multiplied(kind, suffix, x)
         return linear(linear(x, getattr(self, f"{leaf}_in")), getattr(self, f"{leaf}_out"), self.bias_of(kind, suffix))
 
+    def extra_repr(self) -> str:
+        """What kind it is, and the shapes of the factors."""
+        thin = {name: tuple(p.shape) for name, p in self.named_parameters() if name.endswith(("_out", "_in"))}
+        return ", ".join([self.kind, *(f"{name}={shape}" for name, shape in thin.items())])
+
     def recurrent_shape(self, suffix: str) -> tuple[int, int]:
         """Rows and columns of the recurrent weight."""
         leaf = f"weight_hh_{suffix}"

@@ -69,6 +69,8 @@ def load(folder: str | Path, fresh_model: nn.Module) -> nn.Module:
     found = _read(folder)
     try:
         plan = Plan.from_json((folder / PLAN).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise _missing(folder, PLAN) from error
     except (ValueError, OSError) as error:
         raise _damaged(folder, error) from error
     small = replay(plan, fresh_model)
@@ -93,6 +95,8 @@ def _read(folder: Path) -> Packed:
     try:
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise _missing(folder, WEIGHTS) from error
     except (ValueError, SafetensorError, OSError) as error:
         raise _damaged(folder, error) from error
 
@@ -105,7 +109,9 @@ def _unpacked(folder: Path, found: Packed, model: nn.Module) -> tuple[dict[str, 
         raise _damaged(folder, error) from error
 
 
+def _missing(folder: Path, name: str) -> DataError:
+    return DataError(f"{folder} is not a saved model: {name} is missing; give the folder that `save` wrote")
+
+
 def _damaged(folder: Path, error: Exception) -> DataError:
-    if isinstance(error, FileNotFoundError):
-        return DataError(f"{folder} is not a saved model: {error.filename or error} is missing")
     return DataError(f"the saved model in {folder} is damaged: {error}; save it again or restore a copy")

@@ -120,8 +120,8 @@ def _fitting(note: Mapping[str, Any], what: str, shapes: Mapping[str, Sequence[i
     found = {name: tuple(shape) for name, shape in note[what].items()}
     for name, shape in found.items():
         if name not in shapes or tuple(shapes[name]) != shape:
-            has = f"of the shape {tuple(shapes[name])}" if name in shapes else "no such tensor"
-            raise ValueError(f"it holds {name!r} of the shape {shape}, and the network has {has}")
+            has = f"one shaped {tuple(shapes[name])}" if name in shapes else "none of this name"
+            raise ValueError(f"it holds {name!r} shaped {shape}, and the network has {has}")
     return found
 
 
