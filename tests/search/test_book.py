@@ -14,22 +14,25 @@ from searching import SPACE, noisy
 
 ABOUT = {"format": 1, "space": {"a": 1}, "settings": {"seed": 0}, "trials": 9}
 TASK = Task(Key("confirm", 7, 3), {"lr": 0.1, "kind": "deep"})
+slow = pytest.mark.slow  # a new file takes Optuna a third of a second
 RESULTS = [
     Evaluation((0.1 + 0.2, float("inf")), (0.25, 0.5), {5: 0.7}, True, ({"train": (1.0, float("nan"))}, {})),
     Failure("ValueError: no", "Traceback: ..."),
 ]
 
 
-@pytest.mark.parametrize("result", RESULTS, ids=["evaluation", "failure"])
-def test_a_result_comes_back(tmp_path, result):
+def test_results_come_back(tmp_path):
+    tasks = [Task(Key("confirm", number, 3), TASK.point) for number in range(len(RESULTS))]
     with opened(tmp_path, ABOUT, 1) as first:
-        first.write(TASK, result, 0.5)
+        for task, result in zip(tasks, RESULTS, strict=True):
+            first.write(task, result, 0.5)
     with opened(tmp_path, ABOUT, 1) as second:
-        assert repr(second.find(TASK)) == repr(result)  # NaN is not itself
+        assert repr([second.find(task) for task in tasks]) == repr(RESULTS)  # NaN is not itself
         assert second.find(Task(Key("confirm", 7, 4), {})) is None
-        assert second.seconds == {TASK.key: 0.5}
+        assert second.seconds == {task.key: 0.5 for task in tasks}
 
 
+@slow
 def test_another_point_under_the_same_number_is_refused(tmp_path):
     with opened(tmp_path, ABOUT, 1) as own:
         own.write(TASK, RESULTS[0], 0.5)
@@ -37,6 +40,7 @@ def test_another_point_under_the_same_number_is_refused(tmp_path):
             own.find(Task(TASK.key, {"lr": 0.2}))
 
 
+@slow
 def test_a_changed_search_is_refused_and_more_trials_are_not(tmp_path):
     with opened(tmp_path, ABOUT, 1):
         pass
@@ -48,6 +52,7 @@ def test_a_changed_search_is_refused_and_more_trials_are_not(tmp_path):
         opened(tmp_path, changed, 1).__enter__()
 
 
+@slow
 def test_a_search_of_a_changed_space_is_refused(tmp_path):
     search(noisy, SPACE, SearchSettings(3), folder=tmp_path)
     wider = Space({**SPACE.parameters, "lr": Float(1e-5, 1e-1, log=True)})
@@ -71,6 +76,7 @@ def test_a_locked_file_is_one_clear_line(tmp_path, monkeypatch):
         own.write(Task(Key("search", 0, 0), {}), RESULTS[1], 0.1)  # and it goes on
 
 
+@slow
 def test_a_full_disk_is_one_clear_line_and_finished_trials_are_kept(tmp_path, monkeypatch):
     prepare = book._prepare
 
@@ -103,6 +109,7 @@ def test_a_damaged_file_is_one_clear_line(tmp_path):
         opened(tmp_path, ABOUT, 1).__enter__()
 
 
+@slow
 def test_what_was_begun_and_not_finished_is_begun_anew(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
@@ -116,6 +123,7 @@ def test_what_was_begun_and_not_finished_is_begun_anew(tmp_path, monkeypatch):
         assert own.keys() == []
 
 
+@slow
 def test_optuna_finds_the_trials_in_the_same_file(tmp_path):
     found = search(noisy, SPACE, SearchSettings(12), folder=tmp_path)
     search(noisy, SPACE, SearchSettings(12), folder=tmp_path)  # adds nothing

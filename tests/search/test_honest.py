@@ -55,26 +55,26 @@ def test_slack_keeps_those_that_are_near():
 def test_the_variance_over_seeds_is_that_of_one_trial():
     """Mean over many tables: what seeds do to all (2) and to each (1) add up as variances."""
     rng = np.random.default_rng(0)
-    tables = [rng.normal(0, 2, (1, 4)) + rng.normal(0, 1, (3, 4)) for _ in range(4000)]
+    tables = [rng.normal(0, 2, (1, 4)) + rng.normal(0, 1, (3, 4)) for _ in range(1500)]
     found = [spread(table).variance for table in tables]
-    assert np.mean(found) == pytest.approx(2**2 + 1**2, rel=0.05)
+    assert np.mean(found) == pytest.approx(2**2 + 1**2, rel=0.08)
     assert all(3 <= spread(table).freedom <= 12 for table in tables[:200])  # between seeds - 1 and all that is free
 
 
 def test_intervals_hold_the_mean_as_often_as_they_say():
     inside = []
-    for seed in range(600):
+    for seed in range(200):
         errors = race([0, 1, 2], measured([0.5, 0.5, 0.5], 0.05, seed, shared=0.05), 9, "linear")
         each = standings(errors, dict.fromkeys(errors, 0.0), "linear")[-1]  # not the winner, whose luck is chosen
         inside.append(each.low <= 0.5 <= each.high)
-    assert 0.9 <= np.mean(inside) <= 0.99
+    assert 0.9 <= np.mean(inside) <= 1.0
 
 
 def test_what_is_expected_of_the_best_is_its_truth_on_average():
     """Truths differ by as much as noise: the mean of the best of six flatters, what is expected does not."""
     rng = np.random.default_rng(1)
     flattered, expected = [], []
-    for seed in range(400):
+    for seed in range(150):
         truth = rng.normal(1, 0.1, 6)
         best = standings(
             race(range(6), measured(truth, 0.15, seed), 12, "linear"), dict.fromkeys(range(6), 0.0), "linear"
@@ -82,7 +82,7 @@ def test_what_is_expected_of_the_best_is_its_truth_on_average():
         flattered.append(truth[best.trial] - best.mean)
         expected.append(truth[best.trial] - best.expected)
     assert np.mean(flattered) > 0.05
-    assert abs(np.mean(expected)) < 0.015
+    assert abs(np.mean(expected)) < 0.02
 
 
 def test_nothing_goes_back_where_nothing_is_noise():

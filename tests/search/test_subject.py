@@ -52,7 +52,7 @@ def test_every_point_of_the_default_grid_makes_a_network():
     table = classic("wine")
     space = default_space(table)
     few = Space({name: each for name, each in space.parameters.items() if name not in ("lr", "weight_decay", "clip")})
-    for point in grid(few, 2):
+    for point in grid(few, 2)[::7]:
         config = configured(TableConfig("classification"), point)
         assert len(config.hidden) == point["layers"]
         assert config.dropout == point["dropout"]
@@ -171,6 +171,7 @@ def test_points_that_make_no_network_are_failures_and_the_search_goes_on():
         search(series(), space, SearchSettings(4))
 
 
+@pytest.mark.slow
 def test_early_stopping_and_several_objectives_go_together():
     settings = SearchSettings(10, objectives=("error", "parameters"), stopping=Stopping("median", 1))
     found = search(series(), TINY, settings, RunConfig(epochs=4))

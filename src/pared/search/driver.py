@@ -94,12 +94,16 @@ class Exploration:
     def upto(self, count: int, progress: Callable[[int], None]) -> list[Trial]:
         """Goes on to `count` trials, or to the end of the space. Raises SearchError where all trials fail."""
         while True:
-            while len(self._asked) < self._rules.lag and len(self._points) < count and not self.exhausted:
+            while self._may_ask(count):
                 self._ask()
             if not self._asked:
                 return self.trials
             self._tell(*self._asked.popleft())
             progress(len(self.trials))
+
+    def _may_ask(self, count: int) -> bool:
+        lag = 1 if self._proposals.full else self._rules.lag
+        return len(self._asked) < lag and len(self._points) < count and not self.exhausted
 
     def _ask(self) -> None:
         """Asks for a point and, unless it was asked for before, has it evaluated."""
@@ -111,9 +115,15 @@ class Exploration:
             return
         self._repeats = 0
         self._points.append(point)
+        self._evaluator.request(Task(self._key(place), point, self._milestones(place)))
+
+    def _milestones(self, place: int) -> tuple[tuple[int, float], ...]:
+        """Where early stopping looks at a trial, and the bars that earlier ones have set."""
+        stopping = self._rules.stopping
+        if stopping.rule == "none":
+            return ()
         earlier = [(t.number, t.result.rungs) for t in self.trials if isinstance(t.result, Evaluation)]
-        milestones = self._rules.stopping.milestones(place, self._epochs, earlier)
-        self._evaluator.request(Task(self._key(place), point, milestones))
+        return stopping.milestones(place, self._epochs, earlier)
 
     def _tell(self, number: int, place: int) -> None:
         result = self._evaluator.result(self._key(place))

@@ -71,8 +71,7 @@ def history(record: Record) -> Drawing:
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
     caption = (
         "Every point is a trial, all on the same seeds and blocks. Diamonds are the errors to expect of finalists, "
-        "from fresh seeds, with 95 % intervals over seeds: that they lie above the line is how the best of many scores "
-        "flatters."
+        "with 95 % intervals over fresh seeds: that they lie above the line is how far the best of many flatters."
     )
     return Drawing("history", title, caption, inline(figure, "history"))
 
