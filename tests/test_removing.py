@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch.nn.functional import mse_loss
 
 from networks import batch, forecaster, snapshot, unchanged
-from pared import criteria
+from pared import compensate, criteria
 from pared.models import MLP, Forecaster
 from pared.reconstruct import refit_layers
 from pared.removing import Units, Weights, held_at_zero
-from pared.surgery import Plan, mask, trace
+from pared.surgery import Plan, cut, mask, trace
 from pared.training import TrainConfig, fit
 from pared.training.fleet import fit_many
 from pared.types import Batch
@@ -37,7 +37,8 @@ def test_units_go_from_every_layer_lowest_first_and_the_rest_computes_what_the_m
     keep = {name: tuple(sorted(v.argsort()[round(0.4 * len(v)) :].tolist())) for name, v in scores.items()}
     structure = trace(model, found.x[:1])
     torch.testing.assert_close(removed.plain(found.x), mask(model, structure, Plan(keep))(found.x))
-    assert mse_loss(removed.repaired(found.x), model(found.x)) < mse_loss(removed.plain(found.x), model(found.x))
+    twin = cut(compensate(model, structure, Plan(keep), found.x), structure, Plan(keep))
+    torch.testing.assert_close(removed.repaired(found.x), twin(found.x))
     assert removed.resume is None
     unchanged(before, model)
 

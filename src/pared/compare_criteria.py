@@ -216,13 +216,13 @@ def _scored(
     removal: Removal, name: str, network: int, criterion: Criterion, otherwise: Scores
 ) -> tuple[Scored, Scores]:
     """What a criterion says of a network, `otherwise` filled in where it says nothing; empty where it is of no use."""
-    started = time.perf_counter()
+    started = time.process_time()  # of the processor: other programs change it little
     try:
         found = dict(removal.scores(criterion))
         _check(found, removal.shapes)
     except Exception as error:  # anybody's criterion: whatever it raises is why it has no scores
-        return Scored(name, network, time.perf_counter() - started, _reason(error)), {}
-    seconds = time.perf_counter() - started
+        return Scored(name, network, time.process_time() - started, _reason(error)), {}
+    seconds = time.process_time() - started
     unscored = tuple(each for each in removal.shapes if each not in found)
     alike = tuple(each for each, values in found.items() if values.numel() > 1 and bool((values == values.max()).all()))
     return Scored(name, network, seconds, None, unscored, alike), {**otherwise, **found}

@@ -3,7 +3,7 @@
 import copy
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -52,14 +52,8 @@ def compensate(
     """
     structure.bind(plan)
     check_fits(model, structure)
-    repaired = _copied(model)
     removed = structure.removed(plan)
-    if removed:
-        for refit in refits(model, structure, data, ridge, removed)(plan):
-            if put(repaired, refit.parameter, refit.weight):
-                for name, bias in refit.biases.items():
-                    put(repaired, name, bias)
-    return repaired
+    return refitted_copy(model, refits(model, structure, data, ridge, removed)(plan) if removed else ())
 
 
 class Refit(NamedTuple):
@@ -68,6 +62,16 @@ class Refit(NamedTuple):
     parameter: str
     weight: Tensor
     biases: dict[str, Tensor]
+
+
+def refitted_copy(model: nn.Module, changes: Iterable[Refit]) -> nn.Module:
+    """A copy of the model with what `refits` would change."""
+    repaired = _copied(model)
+    for refit in changes:
+        if put(repaired, refit.parameter, refit.weight):
+            for name, bias in refit.biases.items():
+                put(repaired, name, bias)
+    return repaired
 
 
 def refits(

@@ -21,7 +21,7 @@ MARKS: dict[Standing, str] = {"better": "+", "worse": "−", "open": ""}
 
 @dataclass(frozen=True)
 class Scored:
-    """A criterion's scores of one network: what they took, or why there are none (`refusal`).
+    """A criterion's scores of one network: processor `seconds` they took, or why there are none (`refusal`).
 
     `unscored` are the groups (or parameters) that it says nothing of: there the yardstick's random order counts.
     `alike` are those in which all scores are equal, so that the lower index goes first.
@@ -94,7 +94,7 @@ class CriteriaComparison:
         return sum("diverged" in each.metrics for each in self._found.get((criterion, ratio, repair), ()))
 
     def seconds(self, criterion: str) -> float | None:
-        """Median time of the scores of one network; None where there are none."""
+        """Median processor time of the scores of one network; None where there are none."""
         times = [each.seconds for each in self.scored if each.criterion == criterion and each.refusal is None]
         return median(times) if times else None
 
@@ -134,7 +134,7 @@ class CriteriaComparison:
         for repair in self.repairs:
             head = [repair, *(f"{100 * ratio:g} % " for ratio in self.ratios)]
             lines += ["", *_aligned([head, *(self._row(name, repair) for name in self.compared)])]
-        lines += ["", *_aligned([["cost of the scores", "seconds"], *map(self._cost, self.compared)])]
+        lines += ["", *_aligned([["cost of scores", "seconds"], *map(self._cost, self.compared)])]
         reasons: dict[str, list[str]] = {}
         for (name, why), count in self.refusals().items():
             reasons.setdefault(f"for {count} of {len(self.blocks)} networks: {why}", []).append(name)

@@ -1,6 +1,6 @@
 """What a criterion's scores remove from one network, units or weights, and the least-squares repair of what is left."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from pared import criteria
-from pared.compensate import compensate
+from pared.compensate import Refit, refits, refitted_copy
 from pared.data.batches import example
 from pared.masks import mask_weights, select_weights
 from pared.reconstruct import refit_layers
 from pared.selection import select
 from pared.signals import check_masks, prunable
-from pared.surgery import Structure, cut, trace
+from pared.surgery import Plan, Structure, cut, trace
 from pared.surgery.structure import as_units
 from pared.training import Fit
 from pared.types import Batch, Criterion, Loss, Masks, Scores
@@ -54,6 +54,10 @@ class Units:
         """What can be cut."""
         return trace(self.model, example(self.batch.x))
 
+    @cached_property
+    def _refits(self) -> Callable[[Plan], Sequence[Refit]]:
+        return refits(self.model, self.structure, self.batch.x, groups=self.shapes)
+
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Group -> its number of units."""
@@ -74,11 +78,10 @@ class Units:
         return {name: found[name] for name in self.shapes}
 
     def remove(self, scores: Scores, ratio: float) -> Removed:
-        """The lowest-scored units of every group go; repaired by `compensate`. Raises ValueError as `select` does."""
+        """The lowest-scored units of every group go; repaired as `compensate` does. Raises ValueError as `select`."""
         plan = select(scores, self.structure, ratio, keep=self.keep)
-        repaired = compensate(self.model, self.structure, plan, self.batch.x)
-        plain, repaired = (cut(model, self.structure, plan) for model in (self.model, repaired))
-        return Removed(plain, repaired, None)
+        repaired = refitted_copy(self.model, self._refits(plan))
+        return Removed(cut(self.model, self.structure, plan), cut(repaired, self.structure, plan), None)
 
 
 @dataclass(frozen=True)

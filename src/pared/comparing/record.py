@@ -18,7 +18,7 @@ from pared.report.tables import compared_text, percent, significant
 RESULTS = "results.json"
 OF_OTHER_COMMANDS = ("criterion", "thresholds", "scope", "margin", "candidates")
 """Settings of `pared run` that mean nothing here."""
-LISTED = 12
+LISTED = 16
 """Most names in a sentence."""
 
 
@@ -111,16 +111,17 @@ def sentences(record: Record) -> list[str]:
 
 def _standings(record: Record, repair: str) -> str:
     """Which criteria beat random under a repair, and how often."""
-    named: dict[str, list[str]] = {"at every share": [], "at some": [], "never": []}
+    named: dict[str, list[str]] = {"at every share": [], "at some shares": [], "at none": []}
     worse = []
     for name in record["compared"][1:]:
         standings = [row["standing"] for row in cells(record, name, repair)]
         wins = standings.count("better")
-        named["at every share" if wins == len(standings) else "at some" if wins else "never"].append(name)
+        how = "at every share" if wins == len(standings) else "at some shares" if wins else "at none"
+        named[how].append(name)
         worse += [name] if "worse" in standings else []
-    parts = [f"{how}: {_listed(names)}" for how, names in named.items() if names]
-    parts += [f"worse at some: {', '.join(worse)}"] if worse else []
-    return f"{repair.capitalize()}, better than random {'; '.join(parts) or 'is nothing, as nothing was compared'}."
+    parts = [f"better than random {how}: {_listed(names)}" for how, names in named.items() if names]
+    parts += [f"worse at some: {_listed(worse)}"] if worse else []
+    return f"{repair.capitalize()}: {'; '.join(parts) or 'nothing but random was compared'}."
 
 
 def _listed(names: Sequence[str]) -> str:
