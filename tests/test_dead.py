@@ -344,6 +344,15 @@ def test_what_cannot_be_followed_is_refused():
         shed_dead_units(Fickle(), torch.ones(1, 3))
 
 
+def test_an_autocast_region_makes_no_constant_coarser():
+    model = dense([3, 5, 2], "tanh").float()
+    without_inputs(model[0], 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        small, plan = shed_dead_units(model, torch.zeros(1, 3))
+    assert plan.keep == {"0": (0, 2, 3, 4)}
+    torch.testing.assert_close(small(torch.ones(2, 3)), model(torch.ones(2, 3)), atol=1e-6, rtol=1e-6)
+
+
 def test_a_network_without_hidden_units_is_refused():
     with pytest.raises(StructureError, match="no hidden units"):
         shed_dead_units(nn.Linear(3, 2), torch.ones(1, 3))

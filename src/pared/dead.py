@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from pared.evaluation.cost import inputs_of
 from pared.signals.blind import Key, Known, known_readings, same
 from pared.surgery import Group, Plan, Slice, Structure, cut, trace
 from pared.surgery.copies import copied, held_tensors
 from pared.surgery.edit import tensor_of
 from pared.surgery.structure import named_tensors
+from pared.surgery.trace import without_autocast
 from pared.types import Inputs
 
 CHANGING = "its state changes with time, reads other states, or is seen for fewer than three steps"
@@ -67,7 +69,8 @@ Units = dict[str, Tensor]
 
 def _examined(model: nn.Module, structure: Structure, example: Inputs) -> tuple[DeadUnits, nn.Module, Units]:
     """What is dead, a copy in which constants are where their readers have them, and the dead units of that."""
-    readings = _movable(model, known_readings(model, example))
+    with without_autocast(model, inputs_of(example)):
+        readings = _movable(model, known_readings(model, example))
     before = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
     weights = dict(before)
     unread = dead = _unread(structure, weights)

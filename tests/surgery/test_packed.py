@@ -145,6 +145,13 @@ def test_a_masked_network_is_stored_in_little_and_trained_on(sparse):
     assert not torch.equal(trained[0].weight, loaded[0].weight)
 
 
+def test_a_history_of_edits_that_changes_the_number_of_parameters_is_loaded(tmp_path):
+    deeper, plan = pared.deepen(wide(), "1", 60)
+    save(tmp_path, deeper, plan)
+    x = torch.randn(3, 40)
+    assert torch.equal(load(tmp_path, wide(1))(x), deeper(x))
+
+
 def test_a_network_without_masks_has_none(tmp_path):
     save(tmp_path, mlp(), Plan({}))
     assert load_masks(tmp_path, mlp()) == {}

@@ -35,7 +35,7 @@ def trace(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Structure:
     the example's run.
     """
     inputs = (example,) if isinstance(example, Tensor) else tuple(example)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), _without_autocast(model, inputs):
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), without_autocast(model, inputs):
         structure = _looked_at(model, inputs) if kind_of(model) in MODULES else _followed(model, inputs)
     if not structure.groups:
         raise StructureError(
@@ -46,7 +46,7 @@ def trace(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Structure:
 
 
 @contextmanager
-def _without_autocast(model: nn.Module, inputs: Sequence[Tensor]) -> Iterator[None]:
+def without_autocast(model: nn.Module, inputs: Sequence[Tensor]) -> Iterator[None]:
     """A block in which no autocast region of the caller reaches the devices of the model and its inputs."""
     kinds = {"cpu", *(tensor.device.type for tensor in (*model.parameters(), *model.buffers(), *inputs))}
     with ExitStack() as regions:
