@@ -29,7 +29,7 @@ def parameters(model) -> list[tuple[int, ...]]:
     return [tuple(parameter.shape) for parameter in model.parameters()]
 
 
-@pytest.mark.parametrize("cutting", CUTTINGS, ids=str)
+@pytest.mark.parametrize("cutting", CUTTINGS, ids=lambda each: f"{each.what} by {each.criterion.__name__}")
 def test_a_cut_and_its_twins_leave_the_network_alone_and_are_as_small(cutting):
     own = subject()
     before, state = snapshot(own.model), torch.get_rng_state()
@@ -53,7 +53,7 @@ def test_a_cut_and_its_twins_leave_the_network_alone_and_are_as_small(cutting):
     assert removal.share == pytest.approx(gone / sum(pool.parts for pool in pools.values()), abs=0.02)
 
 
-@pytest.mark.parametrize("cutting", CUTTINGS, ids=str)
+@pytest.mark.parametrize("cutting", CUTTINGS, ids=lambda each: f"{each.what} by {each.criterion.__name__}")
 def test_the_fresh_twin_has_the_shape_and_the_zeros_but_weights_of_its_own(cutting):
     own = subject()
     small, removal = cutting.cut(own, cutting.scores(own), Ratio(0.5))
