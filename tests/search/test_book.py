@@ -118,7 +118,7 @@ def test_what_was_begun_and_not_finished_is_begun_anew(tmp_path, monkeypatch):
         patched.setattr("os.replace", killed)
         with pytest.raises(KeyboardInterrupt):
             opened(tmp_path, ABOUT, 1).__enter__()
-    assert not (tmp_path / FILE).exists()
+    assert list(tmp_path.iterdir()) == []
     with opened(tmp_path, ABOUT, 1) as own:
         assert own.keys() == []
 

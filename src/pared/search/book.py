@@ -138,13 +138,13 @@ def opened(folder: Path | None, about: Mapping[str, Any], objectives: int) -> It
         yield Book()
         return
     path = folder / FILE
+    if "?" in str(path):
+        raise SearchError(
+            f"{path} holds a question mark, which the database would not understand; choose another folder"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / LOCK, timeout=0):
-            if path.exists():
-                _check(path, about)
-            else:
-                _create(path, about, objectives)
+        with FileLock(folder / LOCK, timeout=0), _begun(path, about, objectives):
             book = Book(path)
             try:
                 yield book
@@ -152,6 +152,20 @@ def opened(folder: Path | None, about: Mapping[str, Any], objectives: int) -> It
                 book.close()
     except Timeout as error:
         raise SearchError(f"another process is at work in {folder}; wait for it, or choose another --out") from error
+
+
+@contextmanager
+def _begun(path: Path, about: Mapping[str, Any], objectives: int) -> Iterator[None]:
+    """The file is there, and about this; the lock goes where it is not."""
+    try:
+        if path.exists():
+            _check(path, about)
+        else:
+            _create(path, about, objectives)
+        yield
+    finally:
+        if not path.exists():
+            path.with_name(LOCK).unlink(missing_ok=True)
 
 
 def about_of(folder: Path) -> dict[str, Any] | None:
@@ -201,16 +215,19 @@ def _create(path: Path, about: Mapping[str, Any], objectives: int) -> None:
 
     beside = path.with_suffix(".new")
     beside.unlink(missing_ok=True)
-    with _clear(path), quiet():
-        storage = optuna.storages.RDBStorage(f"sqlite:///{beside}")
-        optuna.create_study(storage=storage, study_name=STUDY, directions=["minimize"] * objectives)
-        storage.engine.dispose()
-        engine = _engine(beside)
-        _TABLES.create_all(engine)
-        with engine.begin() as connection:
-            connection.execute(_ABOUT.insert().values(id=1, about=json.dumps(about)))
-        engine.dispose()  # the last connection folds the write-ahead log into the file
-    os.replace(beside, path)
+    try:
+        with _clear(path), quiet():
+            storage = optuna.storages.RDBStorage(f"sqlite:///{beside}")
+            optuna.create_study(storage=storage, study_name=STUDY, directions=["minimize"] * objectives)
+            storage.engine.dispose()
+            engine = _engine(beside)
+            _TABLES.create_all(engine)
+            with engine.begin() as connection:
+                connection.execute(_ABOUT.insert().values(id=1, about=json.dumps(about)))
+            engine.dispose()  # the last connection folds the write-ahead log into the file
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _study(path: Path) -> "Study":

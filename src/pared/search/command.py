@@ -22,7 +22,7 @@ from pared.search.record import record, shown
 from pared.search.samplers import SAMPLERS, Sampler
 from pared.search.space import Space, space_from_dict
 from pared.search.stopping import Rule, Stopping
-from pared.search.story import EPOCHS, SearchSettings, base_settings, search
+from pared.search.story import EPOCHS, Config, SearchSettings, base_settings, search
 from pared.search.subject import Objective
 from pared.terminal import (
     INTERRUPTED,
@@ -57,6 +57,7 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
     column: Column = None,
     features: Features = "",
     task: TaskName = None,
+    horizon: Annotated[int, option("Data", "How many steps ahead to forecast.")] = 1,
     trials: Annotated[int | None, option("Search", TRIALS_HELP)] = None,
     sampler: Annotated[Sampler, option("Search", SAMPLER_HELP)] = DEFAULT.sampler,
     objectives: Annotated[str, option("Search", OBJECTIVES_HELP)] = ",".join(DEFAULT.objectives),
@@ -91,6 +92,7 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
         "warmup": warmup,
         "retries": retries,
         "epochs": epochs,
+        "horizon": horizon,
         "quick": quick,
     }
     given = {name for name in (*options, "dropout") if _is_given(context, name)}
@@ -102,7 +104,9 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
         target = _newest(folder, found.name, seed) if resume else None
         stored = about_of(target) if target else None
         options |= {name: value for name, value in _options(stored).items() if name not in given}
-        own = _space(space, None if "dropout" in given else stored) or default_space(found, dropout)
+        base = base_settings(found, options["epochs"], options["horizon"])
+        own = _space(space, None if "dropout" in given else stored)
+        own = own or default_space(found, options["horizon"], dropout)
         settings = SearchSettings(
             trials=DEFAULT.trials if options["trials"] is None else options["trials"],
             sampler=options["sampler"],
@@ -115,26 +119,19 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
         )
         again = shlex.join(_data_words(data, column, features, task))
         with nullcontext(target) if target else store.new_folder(folder, f"search-{found.name}", seed) as home:
-            _search(found, own, settings, options["epochs"], home, jobs or processors())
+            _search(found, own, settings, base, home, jobs or processors())
             _summary(home, again)
 
 
-def _search(
-    data: Series | Table,
-    space: Space,
-    settings: SearchSettings,
-    epochs: int | None,
-    home: Path,
-    jobs: int,
-) -> None:
+def _search(data: Series | Table, space: Space, settings: SearchSettings, base: Config, home: Path, jobs: int) -> None:
     started = time.perf_counter()
-    base = base_settings(data, epochs)
     with shown_progress() as progress:
         try:
             found = search(data, space, settings, base, home, jobs, progress)
         except KeyboardInterrupt:
             ignore_interrupts()
-            err.print(f"[yellow]Interrupted.[/] What is finished is kept in {escape(str(home))}; --resume goes on.")
+            kept = f"What is finished is kept in {escape(str(home))}; the same command with --resume goes on."
+            err.print(f"[yellow]Interrupted.[/] {kept}", soft_wrap=True)
             raise typer.Exit(INTERRUPTED) from None
         ignore_interrupts()
     content = record(found) | {"seconds": {"total": time.perf_counter() - started}}
@@ -185,7 +182,8 @@ def _options(stored: Mapping[str, Any] | None) -> dict[str, Any]:
     told = stored["settings"]
     plain = {name: told[name] for name in ("sampler", "objectives", "levels", "retries", "quick")}
     stopping = {"stopping": told["stopping"]["rule"], "warmup": told["stopping"]["warmup"]}
-    return plain | stopping | {"trials": stored["trials"], "epochs": stored["base"]["epochs"]}
+    base = {"epochs": stored["base"]["epochs"], "horizon": stored["base"].get("horizon", 1)}
+    return plain | stopping | base | {"trials": stored["trials"]}
 
 
 def _space(file: Path | None, stored: Mapping[str, Any] | None) -> Space | None:

@@ -62,10 +62,10 @@ def table_space(dropout: bool = True) -> Space:
     return Space(parameters | ({"dropout": Float(0.0, 0.5, step=0.1)} if dropout else {}))
 
 
-def default_space(data: Series | Table, dropout: bool | None = None) -> Space:
+def default_space(data: Series | Table, horizon: int = 1, dropout: bool | None = None) -> Space:
     """The space of a series or of a table; `dropout` None: of tables only."""
     if isinstance(data, Series):
-        return series_space(data, dropout=bool(dropout))
+        return series_space(data, horizon, bool(dropout))
     return table_space(dropout=dropout is not False)
 
 

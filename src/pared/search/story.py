@@ -107,7 +107,7 @@ class Found:
 
         0.1 is 10 % more error than the search said, or 0.1 more on the linear scale.
         """
-        if self.confirmed is None:
+        if self.confirmed is None or (self.scale == "log" and self.confirmed.score == 0):
             return None
         if self.scale == "log":
             return self.confirmed.expected / self.confirmed.score - 1
@@ -299,10 +299,14 @@ class _Function:
         return Evaluation(tuple(float(value) if value == value else float("inf") for value in values))
 
 
-def base_settings(data: Series | Table, epochs: int | None = None) -> Config:
+def base_settings(data: Series | Table, epochs: int | None = None, horizon: int = 1) -> Config:
     """The settings of a run on these data, with as many epochs as a search trains."""
     epochs = EPOCHS if epochs is None else epochs
-    return RunConfig(epochs=epochs) if isinstance(data, Series) else TableConfig(data.task, epochs=epochs)
+    if isinstance(data, Series):
+        return RunConfig(horizon=horizon, epochs=epochs)
+    if horizon != 1:
+        raise DataError("a table has no steps ahead; leave the horizon out")
+    return TableConfig(data.task, epochs=epochs)
 
 
 def _plan(
@@ -316,7 +320,8 @@ def _plan(
     call: OfSeries | OfTable | _Function
     if isinstance(data, Series | Table):
         base = base or base_settings(data)
-        space = space or default_space(data)
+        horizon = base.horizon if isinstance(base, RunConfig) else 1
+        space = space or default_space(data, horizon)
         check_names(space, base)
         call = _subject(data, base, settings.objectives, space)
         base, scale, margin = call.base, call.base.task.scale, call.base.study.yardstick.margin
