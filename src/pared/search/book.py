@@ -214,7 +214,7 @@ def _create(path: Path, about: Mapping[str, Any], objectives: int) -> None:
     import optuna
 
     beside = path.with_suffix(".new")
-    beside.unlink(missing_ok=True)
+    _clean(beside)
     try:
         with _clear(path), quiet():
             storage = optuna.storages.RDBStorage(f"sqlite:///{beside}")
@@ -227,7 +227,13 @@ def _create(path: Path, about: Mapping[str, Any], objectives: int) -> None:
             engine.dispose()  # the last connection folds the write-ahead log into the file
         os.replace(beside, path)
     finally:
-        beside.unlink(missing_ok=True)
+        _clean(beside)
+
+
+def _clean(path: Path) -> None:
+    """Removes a file and the journals beside it, which would be applied to the next of its name."""
+    for each in path.parent.glob(f"{path.name}*"):
+        each.unlink()
 
 
 def _study(path: Path) -> "Study":

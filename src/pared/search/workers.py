@@ -84,8 +84,12 @@ class _Here:
         self._waiting.append(task)
 
     def collect(self) -> tuple[Task, Result, float]:
-        task = self._waiting.popleft()
-        return task, *timed(self._call, task, self._retries)
+        task, threads = self._waiting.popleft(), torch.get_num_threads()
+        torch.set_num_threads(1)  # sums are rounded as in a worker
+        try:
+            return task, *timed(self._call, task, self._retries)
+        finally:
+            torch.set_num_threads(threads)
 
 
 @dataclass
