@@ -5,14 +5,16 @@ import math
 import numpy as np
 import pytest
 
+from pared import store
 from pared.data import Series
 from pared.evaluation import compare
 from pared.findings import finding, notes, ratio_text
 from pared.outcomes import Candidate, Evidence, Outcome
 from pared.run import job
 from pared.selection import Ratio, Threshold
-from pared.settings import RunConfig
+from pared.settings import RunConfig, TableConfig
 from pared.sizes import Bisection, LayerByLayer
+from pared.types import DataError
 
 BLOCKS = range(10)
 
@@ -110,3 +112,28 @@ def test_a_choice_that_looks_at_rows_that_are_tested_on_is_told(length, told):
     values = np.sin(np.arange(length) ** 1.3)[:, None]
     remarks = job(Series("wave", values, ("value",), 2, "values", None, "a test"), RunConfig()).remarks
     assert any("validation rows of the next block" in remark for remark in remarks) == told
+
+
+def test_regularisation_reaches_the_training():
+    config = RunConfig(weight_decay=1e-4, clip=1.0, schedule="constant", dropout=0.1)
+    assert (config.training.weight_decay, config.training.clip) == (1e-4, 1.0)
+    assert [config.training.schedule(progress) for progress in (0.1, 0.5, 1.0)] == [1.0, 1.0, 1.0]  # risen, and stays
+    assert RunConfig().training.schedule(1.0) == 0.0
+    assert config.refitting.weight_decay == 1e-4
+    assert config.network(1, {}, seed=0).dropout.p == 0.1
+    for wrong in ({"weight_decay": -1.0}, {"clip": 0.0}, {"dropout": 1.0}, {"schedule": "linear"}):
+        with pytest.raises(DataError, match=r"weight decay|dropout"):
+            RunConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    "config", [RunConfig(recurrent=(3,), dense=(), clip=2.0), TableConfig("regression", dropout=0.2)]
+)
+def test_settings_come_back_from_their_file(tmp_path, config):
+    store.write_settings(tmp_path / "best.toml", config)
+    assert store.read_settings(tmp_path / "best.toml") == config
+    with pytest.raises(DataError, match=r"none.toml: no such file; give the best.toml"):
+        store.read_settings(tmp_path / "none.toml")
+    (tmp_path / "best.toml").write_text("format = 1\n[run]\nlr = 'fast'\n")
+    with pytest.raises(DataError, match="damaged: lr cannot be 'fast'"):
+        store.read_settings(tmp_path / "best.toml")

@@ -3,6 +3,7 @@ import torch
 
 import pared
 from pared.models import MLP
+from pared.settings import TableConfig
 from pared.surgery import Plan
 
 
@@ -37,3 +38,13 @@ def test_bad_sizes_are_refused():
         MLP(3, (0,))
     with pytest.raises(ValueError, match="unknown activation 'gelu'"):
         MLP(3, activation="gelu")
+
+
+def test_dropout_silences_in_training_only_and_names_follow():
+    plain, other = MLP(3, (6, 4), 2, seed=0), MLP(3, (6, 4), 2, seed=0, dropout=0.5)
+    x = torch.randn(7, 3)
+    assert not torch.equal(other(x), plain(x))
+    assert torch.equal(other.eval()(x), plain(x))
+    names = {group.name: 2 for group in pared.trace(other, x[:1]).groups}
+    small = TableConfig("classification", hidden=(6, 4), dropout=0.5).network(3, 2, names, seed=0)
+    assert [layer.out_features for layer in small.layers if isinstance(layer, torch.nn.Linear)] == [2, 2, 2]

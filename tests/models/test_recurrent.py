@@ -5,9 +5,12 @@ import pytest
 import torch
 from torch import nn
 
+import pared
 import reference
 from networks import batch, forecaster
 from pared.models import CELLS, Forecaster
+from pared.surgery import Plan
+from pared.training.stacks import stack_of
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
@@ -81,3 +84,15 @@ def test_without_a_seed_every_network_is_another_one():
 def test_impossible_networks_are_refused(arguments, words):
     with pytest.raises(ValueError, match=words):
         Forecaster(**arguments)
+
+
+def test_dropout_silences_in_training_only_and_is_no_plain_stack():
+    plain, other = Forecaster(1, (8, 4), seed=0), Forecaster(1, (8, 4), seed=0, dropout=0.5)
+    x = torch.randn(5, 6, 1)
+    assert not torch.equal(other(x), plain(x))
+    assert torch.equal(other.eval()(x), plain(x))
+    assert stack_of(plain) is not None
+    assert stack_of(other) is None  # the kernel would not drop anything
+    structure = pared.trace(other, x[:1])
+    plan = Plan({structure.groups[0].name: (0, 2, 5)})
+    torch.testing.assert_close(pared.cut(other, structure, plan)(x), pared.mask(other, structure, plan)(x))
