@@ -2,15 +2,18 @@
 
 from dataclasses import replace
 
-from pared.training import fit_many
+from torch import nn
+
+from pared.schedules import Constant
+from pared.training import Fit, TrainConfig, fit_many
 from pared.tuning import remedies
 from pared.tuning.facts import Seen
-from pared.tuning.noise_scale import batch_size_for, noise_scale, rescaled_lr, seconds_an_example
-from pared.tuning.recipe import Change, Problem, Recipe
+from pared.tuning.noise_scale import NoiseScale, batch_size_for, noise_scale, rescaled_lr, seconds_an_example
+from pared.tuning.recipe import Change, Prepared, Problem, Recipe
 from pared.tuning.rules import Draft
 
-SHARE = 0.25
-"""How far a network is trained before its noise scale is measured: it grows in training."""
+SHARES = (0.02, 0.1, 0.25)
+"""Shares of the training after which the noise scale is measured: it grows, and batches must suit the start, too."""
 
 
 def of_rate(seen: Seen) -> Draft | None:
@@ -29,15 +32,13 @@ def of_rate(seen: Seen) -> Draft | None:
 def of_batch_size(problem: Problem, recipe: Recipe, seed: int) -> Draft | None:
     """Where the noise scale and the clock ask for half or twice the batch size, or further from it.
 
-    Looks at a network that was trained for a quarter of the epochs. Cost: that, and three epochs a batch size.
+    Cost: a quarter of a training, and three epochs a batch size.
     """
     data, start = problem.data(recipe), problem.build(recipe, seed)
-    short = replace(recipe.training(seed), epochs=max(1, round(SHARE * recipe.epochs)), patience=None)
-    fit = fit_many([start], [data], [short], problem.loss)[0]
-    if fit.diverged or len(data.train.x) < 32:
+    scale = scale_in_training(problem, data, recipe.training(seed), start)
+    if scale is None:
         return None
-    scale = noise_scale(fit.model, data.train, problem.loss)
-    size = batch_size_for(scale, seconds_an_example(start, data, short, problem.loss))
+    size = batch_size_for(scale, seconds_an_example(start, data, recipe.training(seed), problem.loss))
     if size is None or 0.5 < size / recipe.batch_size < 2:
         return None
     lr = remedies.rounded(rescaled_lr(recipe.lr, recipe.batch_size, size, recipe.optimiser))
@@ -47,3 +48,23 @@ def of_batch_size(problem: Problem, recipe: Recipe, seed: int) -> Draft | None:
         f"noisier; of the sizes up to it {size} is the largest that is about as fast an example as any"
     )
     return Draft("batch size", {"noise scale": examples}, reason, (Change({"batch_size": size, "lr": lr}),))
+
+
+def scale_in_training(problem: Problem, data: Prepared, config: TrainConfig, start: nn.Module) -> NoiseScale | None:
+    """The noise scale over the first quarter of a training at an even rate: means of signal and noise at three points.
+
+    None where training diverged or there are fewer than 32 examples.
+    """
+    if len(data.train.x) < 32:
+        return None
+    fit: Fit | None = None
+    found, done = list[NoiseScale](), 0
+    for share in SHARES:
+        epochs = max(1, round(share * config.epochs) - done)
+        part = replace(config, epochs=epochs, patience=None, schedule=Constant(), seed=config.seed + done)
+        fit = fit_many([start], [data], [part], problem.loss, [fit] if fit else None)[0]
+        if fit.diverged:
+            return None
+        found.append(noise_scale(fit.model, data.train, problem.loss))
+        done += epochs
+    return NoiseScale(sum(s.signal for s in found) / len(found), sum(s.noise for s in found) / len(found))

@@ -167,8 +167,8 @@ def label_noise(seen: Seen, limit: Thresholds) -> Draft | None:
         return None
     rows = ", ".join(str(row + 1) for row in data.suspects[:5])
     reason = (
-        f"{data.wrong:.0%} of the training targets contradict the rows around them where these agree (training rows "
-        f"{rows}, ...): look at them; a network that is trained for long learns them by heart"
+        f"{data.wrong:.0%} of the classes contradict the rows around them where these agree (training rows {rows}, "
+        "...): look at them; a network that is trained for long learns them by heart"
     )
     evidence = {"wrong": data.wrong, "at least": data.wrong_low}
     return Draft("label noise", evidence, reason, remedies.for_overfit(seen))
