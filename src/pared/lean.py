@@ -10,7 +10,8 @@ from torch.nn.functional import mse_loss
 from pared import criteria
 from pared.data.batches import evenly, suited_batch
 from pared.surgery import Plan, StructureError, drop_layer
-from pared.training.fit import Fit, TrainConfig, TrainingData, evaluate_loss, fit
+from pared.training.fit import Fit, TrainConfig, TrainingData, evaluate_loss
+from pared.training.fleet import fit_many
 from pared.types import Batch, Criterion, Loss, Schedule, Scores
 
 PROBE = 512
@@ -57,7 +58,7 @@ def fit_watching_layers(
         end = min(start + every, config.epochs)
         part = Part(config.schedule, start / config.epochs, end / config.epochs)
         stretch = replace(config, epochs=end - start, schedule=part, patience=None, seed=config.seed + start)
-        now = fit(model, split, stretch, loss, now)
+        (now,) = fit_many([model], [split], [stretch], loss, [now] if now else None)
         curves = {name: curves[name] + values for name, values in now.curves.items()}
         seconds += now.seconds
         if now.diverged:
@@ -112,7 +113,7 @@ def shed_layers(
             break
         for name in _ranked(scores):
             small, edit = drop_layer(now.model, name, suited_batch(probe, now.model).x)
-            trained = fit(small, split, refit, loss)
+            (trained,) = fit_many([small], [split], [refit], loss)
             if not trained.diverged and error(trained.model, split.validation) <= bound:
                 break
         else:

@@ -14,7 +14,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from pared.models import MLP, Forecaster
+from pared.surgery import drop_layer
 from pared.training import kernel
+from pared.training.engines import engine_of
 from pared.training.fit import TrainConfig, evaluate_loss, fit
 from pared.training.fleet import predict_many
 from pared.training.stacks import stack_of
@@ -171,3 +173,22 @@ def test_what_is_a_dense_stack():
         nn.Sequential(nn.Flatten(0), linear, nn.ReLU(), nn.Linear(3, 1)),
     ]
     assert [stack_of(model) for model in others] == [None] * len(others)
+
+
+LOST = {
+    "lstm": (lambda: Forecaster(1, (5, 4, 3), (4,), seed=3), ("recurrent.1", "head.0"), (7, 1)),
+    "mlp": (lambda: MLP(13, (6, 5, 4), 1, "relu", seed=3), ("layers.2",), (13,)),
+}
+
+
+@pytest.mark.parametrize("kind", ["lstm", pytest.param("mlp", marks=trains)])
+def test_networks_that_lost_layers_are_trained_by_the_kernel(kind):
+    build, lost, shape = LOST[kind]
+    generator = torch.Generator().manual_seed(1)
+    x, model = torch.randn(60, *shape, generator=generator), build()
+    for name in lost:
+        model, _ = drop_layer(model, name, x)
+    split = SimpleNamespace(train=Batch(x, x.flatten(1)[:, :1]), validation=Batch(x[:0], x[:0, :1]))
+    config = TrainConfig(epochs=3)
+    assert engine_of(model, split, config).engine == "kernel"
+    assert_agree(kernel.fit(model, split, config), fit(model, split, config))
