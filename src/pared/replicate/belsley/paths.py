@@ -138,7 +138,7 @@ def surgeon(found: Removals, variant: Variant) -> Array:
     return np.stack([mean for mean, _ in surgeon_rounds(found.weights, factor_at, found.counts, variant.share)])
 
 
-CHOSEN, BELSLEY_OBS = Variant(0.0, 3.0), Variant(0.1, 1.0)
+CHOSEN, BELSLEY_OBS = Variant(0.0, 30.0), Variant(0.1, 1.0)
 VARIANTS = (
     *(Variant(0.0, prior) for prior in (1.0, 3.0, 10.0, 30.0)),
     *(Variant(share, prior) for share in (0.1, 0.5) for prior in (1.0, 10.0)),
