@@ -52,8 +52,8 @@ def compensate(
     """
     structure.bind(plan)
     check_fits(model, structure)
-    removed = structure.removed(plan)
-    return refitted_copy(model, refits(model, structure, data, ridge, removed)(plan) if removed else ())
+    copied, removed = _copied(model), structure.removed(plan)
+    return _changed(copied, refits(model, structure, data, ridge, removed)(plan)) if removed else copied
 
 
 class Refit(NamedTuple):
@@ -66,12 +66,15 @@ class Refit(NamedTuple):
 
 def refitted_copy(model: nn.Module, changes: Iterable[Refit]) -> nn.Module:
     """A copy of the model with what `refits` would change."""
-    repaired = _copied(model)
+    return _changed(_copied(model), changes)
+
+
+def _changed(model: nn.Module, changes: Iterable[Refit]) -> nn.Module:
     for refit in changes:
-        if put(repaired, refit.parameter, refit.weight):
+        if put(model, refit.parameter, refit.weight):
             for name, bias in refit.biases.items():
-                put(repaired, name, bias)
-    return repaired
+                put(model, name, bias)
+    return model
 
 
 def refits(

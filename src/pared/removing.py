@@ -16,8 +16,7 @@ from pared.masks import mask_weights, select_weights
 from pared.reconstruct import refit_layers
 from pared.selection import select
 from pared.signals import check_masks, prunable
-from pared.surgery import Plan, Structure, cut, trace
-from pared.surgery.structure import as_units
+from pared.surgery import Plan, Structure, by_unit, cut, trace
 from pared.training import Fit
 from pared.types import Batch, Criterion, Loss, Masks, Scores
 
@@ -66,7 +65,9 @@ class Units:
 
     def scores(self, criterion: Criterion) -> Scores:
         """Scores of units, those of weights reduced by `by_unit`. Raises ValueError for scores of other things."""
-        found = as_units(criterion(self.model, self.batch, self.loss), self.structure)
+        found = criterion(self.model, self.batch, self.loss)
+        if not any(name in self.structure for name in found):
+            found = by_unit(found, self.structure)
         own = {name: found[name] for name in self.shapes if name in found and found[name].dim()}
         if not own:
             raise ValueError(_other(found, "units"))
