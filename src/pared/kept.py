@@ -1,7 +1,7 @@
 """What is left of networks' quality where criteria said what goes: the figures, and paired comparisons of them."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
@@ -134,7 +134,7 @@ class CriteriaComparison:
         for repair in self.repairs:
             head = [repair, *(f"{100 * ratio:g} % " for ratio in self.ratios)]
             lines += ["", *_aligned([head, *(self._row(name, repair) for name in self.compared)])]
-        lines += ["", *_aligned([["cost of scores", "seconds"], *map(self._cost, self.compared)])]
+        lines += ["", *self._costs()]
         reasons: dict[str, list[str]] = {}
         for (name, why), count in self.refusals().items():
             reasons.setdefault(f"for {count} of {len(self.blocks)} networks: {why}", []).append(name)
@@ -148,9 +148,13 @@ class CriteriaComparison:
             cells.append(shown(self.against_full(name, ratio, repair)) + (mark or " "))
         return [name, *cells]
 
-    def _cost(self, name: str) -> list[str]:
-        seconds = self.seconds(name)
-        return [name, "" if seconds is None else f"{seconds:.2g}"]
+    def _costs(self) -> Iterator[str]:
+        """Seconds and needs, these up to where conditions begin."""
+        times = [self.seconds(name) for name in self.compared]
+        cells = ["seconds", *("" if seconds is None else f"{seconds:.2g}" for seconds in times)]
+        needs = ["and what they take", *(self.needs[name].split("; ")[0].split(". ")[0] for name in self.compared)]
+        rows = _aligned(list(zip(["cost of scores", *self.compared], cells, strict=True)))
+        return (f"{row}  {text}".rstrip() for row, text in zip(rows, needs, strict=True))
 
 
 def shown(found: Comparison | None) -> str:
@@ -172,7 +176,7 @@ def _points(value: float) -> str:
     return f"{value:+.1f}" if abs(value) >= 0.05 else "0.0"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Columns as wide as their widest cell, the first on the left, the others on the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *rest in rows:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -106,38 +106,35 @@ def sentences(record: Record) -> list[str]:
     """What the comparison shows, in words."""
     if record["clusters"] < FEWEST_CLUSTERS:
         return [f"Nothing may be claimed from {record['clusters']} blocks; at least {FEWEST_CLUSTERS} are needed."]
-    return [*(_standings(record, repair) for repair in record["repairs"]), *_repairs(record)]
+    return [*(_standings(record, repair) for repair in record["repairs"]), _repairs(record)]
 
 
 def _standings(record: Record, repair: str) -> str:
     """Which criteria beat random under a repair, and how often."""
-    named: dict[str, list[str]] = {"at every share": [], "at some shares": [], "at none": []}
-    worse = []
+    named: dict[str, list[str]] = {"at every share": [], "at some": [], "at none": [], "worse at some": []}
     for name in record["compared"][1:]:
         standings = [row["standing"] for row in cells(record, name, repair)]
         wins = standings.count("better")
-        how = "at every share" if wins == len(standings) else "at some shares" if wins else "at none"
-        named[how].append(name)
-        worse += [name] if "worse" in standings else []
-    parts = [f"better than random {how}: {_listed(names)}" for how, names in named.items() if names]
-    parts += [f"worse at some: {_listed(worse)}"] if worse else []
-    return f"{repair.capitalize()}: {'; '.join(parts) or 'nothing but random was compared'}."
+        named["at every share" if wins == len(standings) else "at some" if wins else "at none"].append(name)
+        if "worse" in standings:
+            named["worse at some"].append(name)
+    parts = [f"{how}: {_listed(names)}" for how, names in named.items() if names]
+    return f"{repair.capitalize()}, better than random {'; '.join(parts) or 'at none: nothing else was compared'}."
 
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= LISTED else f"{', '.join(names[:LISTED])} and {len(names) - LISTED} more"
 
 
-def _repairs(record: Record) -> Iterator[str]:
-    """What repair does for random orders and for the best criterion, at the share nearest to a half."""
+def _repairs(record: Record) -> str:
+    """What repair does for random orders, at the share nearest to a half."""
     share = min(record["ratios"], key=lambda each: (abs(each - 0.5), each))
-    for name in record["compared"][:1]:
-        texts = []
-        for repair in record["repairs"]:
-            row = next(row for row in cells(record, name, repair) if row["ratio"] == share)
-            texts.append(f"{repair} {compared_text(row['full'])}")
-        measure = "accuracy − the full network’s, points" if record["task"] == "classification" else "error ÷ full"
-        yield f"With {100 * share:g} % removed at random, {measure}: {', '.join(texts)}."
+    texts = []
+    for repair in record["repairs"]:
+        row = next(row for row in cells(record, RANDOM, repair) if row["ratio"] == share)
+        texts.append(f"{repair} {compared_text(row['full'])}")
+    measure = "accuracy − the full network’s, points" if record["task"] == "classification" else "error ÷ full"
+    return f"With {100 * share:g} % removed at random, {measure}: {', '.join(texts)}."
 
 
 def notes(record: Record) -> list[str]:
