@@ -30,14 +30,12 @@ from pared.types import Batch, Criterion, Loss, Scores
 DEPTH, WIDTH = 8, 50
 ALLOWED = 0.5  # points on the validation digits
 TRAIN = TrainConfig(epochs=2 if QUICK else 20, lr=2e-3, weight_decay=1e-4, optimiser="adamw")
-REFIT = TrainConfig(epochs=1 if QUICK else 5, lr=1e-3, weight_decay=1e-4, optimiser="adamw")
+REFIT = TrainConfig(epochs=1 if QUICK else 3, lr=1e-3, weight_decay=1e-4, optimiser="adamw")
 CRITERIA: dict[str, Criterion] = {
     "replaceability": criteria.replaceability,
     "cka": criteria.cka,
     "block influence": criteria.block_influence,
     "ablation": criteria.layer_ablation,
-    "probe gain": criteria.probe_gain,
-    "re-initialisation": criteria.reinitialisation,
 }
 SEEDS = 1 if QUICK else 2
 FORECASTER = TrainConfig(epochs=1 if QUICK else 60, lr=1e-2, batch_size=64, patience=float("inf"))

@@ -16,6 +16,7 @@ from pared.kept import CriteriaComparison
 from pared.lean import Lean, fit_watching_layers, shed_layers
 from pared.lowrank import LowRank, low_rank
 from pared.masks import Sparse, adapt_dropout, density, mask_weights, select_weights, unit_masks
+from pared.matching import match_outputs
 from pared.merging import merge
 from pared.models import MLP, Forecaster
 from pared.outcomes import Outcome
@@ -116,6 +117,7 @@ __all__ = [
     "low_rank",
     "mask",
     "mask_weights",
+    "match_outputs",
     "merge",
     "models",
     "predict_many",

@@ -84,10 +84,13 @@ class OfWeights:
 
     A private copy in evaluation mode whose recurrent layers are written out; the model stays as it is. The loss is
     taken to be an average over samples (`types.Loss`), so that one sample's loss is `loss(output[None], target[None])`.
+    `layout` takes other parameters than the prunable ones.
     """
 
-    def __init__(self, model: nn.Module, batch: Batch, loss: Loss, biases: bool = False) -> None:
-        self.layout = prunable(model, biases)
+    def __init__(
+        self, model: nn.Module, batch: Batch, loss: Loss, biases: bool = False, layout: Layout | None = None
+    ) -> None:
+        self.layout = layout or prunable(model, biases)
         self.model = written_out(private(model))
         if any(tensor.device.type == "mps" for tensor in self.model.parameters()):  # which has no float64
             self.model = self.model.cpu()

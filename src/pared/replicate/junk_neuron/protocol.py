@@ -93,10 +93,10 @@ def splits_of(system: System, view: View, blocks: int) -> tuple[Split, ...]:
     protocol = Protocol(train=TRAIN, validation=0, test=TEST, stride=4000, blocks=blocks, start=0)
     predict = series.predict if view == "default" else "values"
     splits = rolling_origin(series, protocol, Framing(window_of(system, view), predict=predict))
-    return tuple(map(_in_unit_range, splits)) if view == "paper" else tuple(splits)
+    return tuple(map(in_unit_range, splits)) if view == "paper" else tuple(splits)
 
 
-def _in_unit_range(split: Split) -> Split:
+def in_unit_range(split: Split) -> Split:
     """The block scaled to [0, 1] instead of [-1, 1]."""
     low = tuple(shift - scale for shift, scale in zip(split.scaler.shift, split.scaler.scale, strict=True))
     scaler = replace(split.scaler, shift=low, scale=tuple(2 * scale for scale in split.scaler.scale))
