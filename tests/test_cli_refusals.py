@@ -136,7 +136,7 @@ def test_a_network_with_nothing_to_remove(here):
         (("--what", "weights", "--criterion", "taylor"), ("scores of weights", "magnitude or obd")),
         (("--what", "weights", "--keep", "nowhere"), ("'nowhere' in keep matches none of recurrent.0.weight_ih_l0",)),
         (("--what", "weights", "--ratios", "0.00001"), ("removes nothing",)),
-        (("--what", "units", "--criterion", "cka"), ("scores whole layers", "not units")),
+        (("--what", "units", "--criterion", "cka"), ("scores whole layers", "not units", "taylor or magnitude")),
         (("--ratios", "search", "--recurrent", "1", "--dense", ""), ("removes nothing", "recurrent.0.l0: 1 units")),
     ],
 )

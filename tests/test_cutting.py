@@ -5,23 +5,30 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from networks import batch, forecaster, mlp, snapshot, unchanged
-from pared import criteria, evaluation
+from networks import batch, forecaster, snapshot, unchanged
+from pared import criteria, evaluation, store
 from pared.cutting import Layers, Subject, Units, Weights, same_counts
+from pared.masks import mask_weights
 from pared.models import MLP, Forecaster
-from pared.outcomes import Removal, units_left
+from pared.outcomes import Removal, Trained, units_left
 from pared.selection import Budget, Count, Ratio, Ratios, Threshold
 from pared.settings import RunConfig, TableConfig
 from pared.sizes import Pool
-from pared.surgery import Plan, StructureError, replay, trace
+from pared.surgery import Plan, StructureError, load, load_masks, replay, trace
+from pared.training import Fit
 from pared.types import Batch
 
-CUTTINGS = [Units(), Weights(), Weights(criteria.obd, "layer"), Layers(), Layers(criteria.cka)]
+CUTTINGS = [
+    Units(), Weights(), Weights(criteria.magnitude, "layer"), Layers(),
+    pytest.param(Layers(criteria.cka), marks=pytest.mark.slow),
+]  # fmt: skip
 
 
 def subject(model=None) -> Subject:
     model = forecaster(recurrent=(5, 4, 3)) if model is None else model
     data = batch(model, samples=40)
+    if isinstance(model, MLP):
+        data = Batch(data.x[:, 0].repeat(1, 2)[:, :3], data.y.repeat(1, 2))
     return Subject(model, trace(model, data.x[:1]), data, mse_loss)
 
 
@@ -74,13 +81,16 @@ def test_the_fresh_twin_has_the_shape_and_the_zeros_but_weights_of_its_own(cutti
 
 def test_weights_go_by_score_and_biases_stay():
     own = subject()
-    small, removal = Weights().cut(own, Weights().scores(own), Ratio(0.75))
+    cutting = Weights(criteria.magnitude)
+    small, removal = cutting.cut(own, cutting.scores(own), Ratio(0.75))
     weights = {name: p for name, p in own.model.named_parameters() if p.dim() > 1}
     assert removal.masks.keys() == weights.keys()
     limit = torch.cat([p.abs().flatten() for p in weights.values()]).quantile(0.75)
     for name, p in own.model.named_parameters():
-        expected = torch.where(p.abs() > limit, p, 0.0) if name in weights else p
-        assert torch.equal(small.get_parameter(name), expected)
+        assert torch.equal(small.get_parameter(name) != 0, p.abs() > limit if name in weights else p != 0)
+    masked = mask_weights(own.model, removal.masks)
+    whole = own.model(own.batch.x)
+    assert mse_loss(small(own.batch.x), whole) < mse_loss(masked(own.batch.x), whole)  # it is repaired
     assert Weights().size(small) == evaluation.nonzeros(small) == sum(int((p != 0).sum()) for p in small.parameters())
     kept = Weights(keep=("recurrent.0.*", "head*"))
     assert all(name.startswith("recurrent") and "recurrent.0" not in name for name in kept.scores(own))
@@ -125,6 +135,7 @@ def test_random_deletion_takes_as_many_units_of_each_group():
     [
         (Weights(criteria.taylor), forecaster, "are no weights; weights go by scores of weights, such as magnitude"),
         (Weights(criteria.replaceability), forecaster, "are no weights"),
+        (Units(criteria.replaceability), forecaster, "not units; take one that scores units or weights"),
         (Weights(keep=("nowhere",)), forecaster, "'nowhere' in keep matches none of recurrent.0.weight_ih_l0"),
         (Weights(keep=("*",)), forecaster, "everything that could go is protected"),
         (Layers(criteria.taylor), forecaster, "not each by one number; layers go by scores of layers"),
@@ -164,9 +175,28 @@ def test_rules_that_do_not_suit_say_so(cutting, rule, said):
         cutting.cut(own, cutting.scores(own), rule)
 
 
-def test_a_network_without_masks_has_nothing_finished():
-    removal = Removal(Plan({}), 0.0)
-    assert units_left(trace(mlp(), batch(mlp()).x), removal.plan) == 9
+def test_units_that_weights_left_dead_are_taken_out_after_the_training(tmp_path):
+    own = subject(MLP(3, (6, 5), 2, "relu", seed=1).double())
+    masks = {name: torch.ones(p.shape, dtype=torch.bool) for name, p in own.model.named_parameters() if p.dim() > 1}
+    masks["layers.2.weight"][:, 2] = False  # nothing reads unit 2 of the first layer
+    masks["layers.0.weight"][4] = False  # and no input reaches unit 4
+    silenced = mask_weights(own.model, masks)
+    trained = Trained(Fit(silenced, {}, {}, 0, 0.0), Removal(Plan({}), 0.1, masks))
+    finished = Weights().finished(trained, own.batch.x[:1])
+    assert finished.plan.keep["layers.0"] == (0, 1, 3, 5)
+    assert finished.removal.masks is masks  # the controls are as large as the network before
+    torch.testing.assert_close(finished.fit.model(own.batch.x), silenced(own.batch.x))
+    assert units_left(own.structure, finished.plan) == 9
+    assert {name: tuple(mask.shape) for name, mask in finished.masks.items()} == {
+        "layers.0.weight": (4, 3), "layers.2.weight": (5, 4), "layers.4.weight": (2, 5),
+    }  # fmt: skip
+    store.write_model(tmp_path, finished.fit.model, finished.plan, finished.masks, {})
+    again = load(tmp_path, MLP(3, (6, 5), 2, "relu", seed=2).double())
+    assert torch.equal(again(own.batch.x), finished.fit.model(own.batch.x))
+    assert load_masks(tmp_path, again).keys() == masks.keys()
+    whole = Trained(Fit(own.model, {}, {}, 0, 0.0))
+    assert Weights().finished(whole, own.batch.x[:1]) is whole
+    assert whole.masks is None
 
 
 @pytest.mark.parametrize("config", [RunConfig(recurrent=(4, 3), dense=(2,)), TableConfig("regression", hidden=(4, 3))])

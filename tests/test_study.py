@@ -141,6 +141,7 @@ def full_size(found):
     return next(o.metrics["parameters"] for o in found.outcomes if o.arm == "full")
 
 
+@pytest.mark.slow
 def test_layers_go_one_by_one_as_long_as_what_is_left_passes():
     settings = replace(QUICK, cutting=Layers(), rules=(OneByOne(),))
     found = Investigation(build, splits(), (0,), settings).run()

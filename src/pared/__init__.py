@@ -7,6 +7,7 @@ from pared import criteria, data, evaluation, models, reconstruct
 from pared.compare_criteria import CriteriaSettings, compare_criteria
 from pared.compensate import compensate
 from pared.counting import WeightCount, WeightTable, compare_weights, count_weights
+from pared.cutting import Layers, Units, Weights
 from pared.data import Series, Split
 from pared.dead import DeadUnits, dead_units, shed_dead_units
 from pared.evaluation import Comparison, compare
@@ -21,7 +22,8 @@ from pared.merging import merge
 from pared.models import MLP, Forecaster
 from pared.outcomes import Outcome
 from pared.search import SearchSettings, search
-from pared.selection import Budget, Count, Ratio, Threshold, cost_of, select
+from pared.selection import Budget, Count, Ratio, Ratios, Threshold, cost_of, select
+from pared.sizes import Bisection, LayerByLayer, OneByOne
 from pared.study import StudySettings, prune, study
 from pared.surgery import (
     Group,
@@ -54,6 +56,7 @@ __version__ = "0.1.0"
 __all__ = [
     "MLP",
     "Batch",
+    "Bisection",
     "Budget",
     "Comparison",
     "Count",
@@ -65,12 +68,16 @@ __all__ = [
     "Fit",
     "Forecaster",
     "Group",
+    "LayerByLayer",
+    "Layers",
     "Lean",
     "LowRank",
     "Masks",
+    "OneByOne",
     "Outcome",
     "Plan",
     "Ratio",
+    "Ratios",
     "SearchSettings",
     "Series",
     "SizeTable",
@@ -83,8 +90,10 @@ __all__ = [
     "StudySettings",
     "Threshold",
     "TrainConfig",
+    "Units",
     "WeightCount",
     "WeightTable",
+    "Weights",
     "adapt_dropout",
     "by_unit",
     "carry",

@@ -179,7 +179,7 @@ def _run(job: Job[B], base: Path, jobs: int) -> None:
             key = shipped_key(job, evidence)
             shipped, own = evidence.networks[key], job.block(key)
             store.write_record(folder, record)
-            store.write_model(folder, shipped.fit.model, shipped.plan or Plan({}), job.saved(own))
+            store.write_model(folder, shipped.fit.model, shipped.plan or Plan({}), shipped.masks, job.saved(own))
             report.write(record, folder / store.REPORT)
     summary(record, folder)
 

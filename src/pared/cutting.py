@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from pared import criteria, evaluation
 from pared.compensate import compensate
+from pared.dead import shed_dead_units
 from pared.masks import WeightScope, density, mask_weights, select_weights
 from pared.outcomes import Removal, Trained
+from pared.reconstruct import refit_layers
 from pared.selection import Count, Ratio, Rule, Scope, Threshold, select
 from pared.signals import prunable
 from pared.sizes import Pool, Pools
@@ -122,10 +124,11 @@ def _without_units(subject: Subject, plan: Plan) -> Smaller:
 class Weights:
     """Single weights: the lowest-scored become zero, and stay zero while the others are trained on. Biases stay.
 
-    After the training, units that nothing reads or makes any more are taken out, too.
+    Layer by layer, the other weights are refitted by least squares before. After the training, units that nothing reads
+    or makes any more are taken out, too.
     """
 
-    criterion: Criterion = criteria.magnitude
+    criterion: Criterion = criteria.obd
     scope: WeightScope = "global"
     keep: tuple[str, ...] = ()
 
@@ -152,7 +155,7 @@ class Weights:
         masks = select_weights(scores, rule, self.scope)
         if density(masks) == 1 and not isinstance(rule, Threshold):
             raise ValueError(f"{rule} removes nothing from {sum(map(Tensor.numel, masks.values()))} weights")
-        return _silenced(subject.model, masks)
+        return _silenced(subject, masks)
 
     def at_random(self, subject: Subject, removal: Removal, seed: int) -> Smaller:
         assert removal.masks is not None
@@ -161,20 +164,24 @@ class Weights:
             name: mask.flatten()[torch.randperm(mask.numel(), generator=generator)].view_as(mask)
             for name, mask in removal.masks.items()
         }
-        return _silenced(subject.model, masks)
+        return _silenced(subject, masks)
 
     def fresh(self, build: Build, seed: int, structure: Structure, removal: Removal) -> nn.Module:
         return mask_weights(build(seed, {}), removal.masks or {})
 
     def finished(self, trained: Trained, x: Tensor) -> Trained:
-        return trained
+        if trained.removal is None or trained.fit.diverged:
+            return trained
+        model, plan = shed_dead_units(trained.fit.model, x)
+        return Trained(replace(trained.fit, model=model), replace(trained.removal, plan=plan))
 
     def size(self, model: nn.Module) -> int:
         return evaluation.nonzeros(model)
 
 
-def _silenced(model: nn.Module, masks: Masks) -> Smaller:
-    return mask_weights(model, masks), Removal(Plan({}), 1 - density(masks), masks)
+def _silenced(subject: Subject, masks: Masks) -> Smaller:
+    repaired = refit_layers(subject.model, subject.batch, subject.loss, masks)
+    return repaired.model, Removal(Plan({}), 1 - density(masks), masks)
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,14 @@ class Trained:
         """How it came from the full network."""
         return self.removal.plan if self.removal else None
 
+    @property
+    def masks(self) -> Masks | None:
+        """The weights that are not silent, of the network as it is now; None where none was silenced."""
+        if self.removal is None or self.removal.masks is None:
+            return None
+        silenced = self.removal.masks
+        return {name: weight.detach() != 0 for name, weight in self.fit.model.named_parameters() if name in silenced}
+
 
 Key = tuple[str, int, int]
 Networks = dict[Key, Trained]

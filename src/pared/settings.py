@@ -23,7 +23,7 @@ from pared.training import TrainConfig
 from pared.types import Criterion, DataError
 
 Predict = Literal["values", "increments", "auto"]
-USUAL = {"units": "taylor", "weights": "magnitude", "layers": "replaceability"}
+USUAL = {"units": "taylor", "weights": "obd", "layers": "replaceability"}
 """The criterion for what is removed where none is named."""
 Decay = Literal["cosine", "constant"]
 """How the learning rate goes on after the warm-up: down to 0, or as it is."""

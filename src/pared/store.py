@@ -17,7 +17,7 @@ from torch import nn
 from pared.data import Encoding, Scaler
 from pared.settings import RunConfig, TableConfig
 from pared.surgery import Plan, load, save
-from pared.types import DataError
+from pared.types import DataError, Masks
 
 FORMAT = 1
 RECORD, CONFIG, REPORT = "outcomes.json", "config.toml", "report.html"
@@ -90,9 +90,11 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def write_model(folder: Path, model: nn.Module, plan: Plan, saved: Mapping[str, Mapping[str, Any]]) -> None:
+def write_model(
+    folder: Path, model: nn.Module, plan: Plan, masks: Masks | None, saved: Mapping[str, Mapping[str, Any]]
+) -> None:
     """Writes plan.json, model.safetensors, and config.toml, which says how to rebuild the network and use it."""
-    save(folder, model, plan)
+    save(folder, model, plan, masks)
     tables = {name: {key: value for key, value in table.items() if value is not None} for name, table in saved.items()}
     (folder / CONFIG).write_text(tomli_w.dumps({"format": FORMAT, **tables}), encoding="utf-8")
 

@@ -138,6 +138,39 @@ def test_size_table_has_full_smaller_and_ratio():
     assert row(table, "Latency of one forecast, ms") == ("Latency of one forecast, ms", "0.131", "0.118", "0.90")
 
 
+@pytest.mark.parametrize(("sizes", "upright"), [((600, 640, 680), True), ((600, 640, 1400), False)])
+def test_labels_of_sizes_that_lie_close_stand_upright(sizes, upright):
+    record = example_record()
+    for each, size in zip(record["candidates"], sizes, strict=True):
+        each["parameters"] = size
+    with style():
+        drawn = str(figures.sizes(record).svg)
+    assert drawn.count("rotate(-90") == (4 if upright else 1)  # the axis has a label, too
+
+
+@pytest.mark.parametrize(
+    ("what", "removed", "sizes"),
+    [
+        ("units", "Units removed", "Parameters"),
+        ("weights", "Weights removed", "Parameters that are not zero"),
+        ("layers", "Layers removed", "Parameters"),
+    ],
+)
+def test_the_page_says_what_was_removed(undrawn, what, removed, sizes):
+    record = example_record()
+    record["settings"]["what"] = what
+    for part in (record["shipped"], record["full_size"], *(o["metrics"] for o in record["outcomes"])):
+        part["nonzeros"] = part.get("parameters", 0) - 100
+    assert tables.candidates(record).head[1:3] == (removed, sizes)
+    shown = row(tables.size(record), sizes)
+    assert shown[1:3] == (("1,413", "557") if what == "weights" else ("1,513", "657"))
+    assert sizes in tables.controls(record).head
+    source = text(page(record))
+    assert f"Which {what} are removed matters" in source
+    assert f"as many {what} removed by chance" in source
+    assert ("Recurrent weights of the first layer" in source) == (what == "units")
+
+
 def test_paper_count_is_pooled():
     record = example_record()
     hits = sum(naive(record, "cut", "test.free_hits"))

@@ -106,11 +106,12 @@ def sizes(record: Record) -> Drawing:
     margin = limit(found[0][1])
     full = number((record.get("full_size") or {}).get(parts(record).size))
     room = 0.15 * max(full or 0, found[-1][0]["parameters"])
+    crowded = _crowded([each["parameters"] for each, _ in found], room)
     previous, above = -room, False
     for x, same in groupby(found, key=lambda point: point[0]["parameters"]):
-        above = not above or x - previous > room  # labels of close neighbours take turns
+        above = crowded or not above or x - previous > room  # labels of close neighbours take turns
         previous = x
-        _candidates(axes, x, list(same), record.get("chosen"), above)
+        _candidates(axes, x, list(same), record.get("chosen"), above, crowded)
     if full:
         axes.plot([full], [1], marker="s", color=BLUE, markersize=8)
         axes.annotate("full", (full, 1), (0, 8), textcoords="offset points", ha="center", color=BLUE)
@@ -122,6 +123,8 @@ def sizes(record: Record) -> Drawing:
     )  # fmt: skip
     ends = [end for _, each in found for key in ("low", "difference", "high") if (end := ratio(each, key))]
     ratio_axis(axes, [*ends, 1, margin])
+    if crowded:
+        _headroom(axes)
     axes.set_xlim(0, 1.12 * max(full or 0, found[-1][0]["parameters"]))
     axes.set(xlabel=parts(record).sizes, ylabel="error relative to full network")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -145,11 +148,12 @@ def accuracies(record: Record) -> Drawing:
     margin = 100 * (limit(shown[0]["comparison"]) - 1)
     full = number((record.get("full_size") or {}).get(parts(record).size))
     largest = max(full or 0, shown[-1]["parameters"])
+    crowded = _crowded([each["parameters"] for each in shown], 0.15 * largest)
     previous, above = -largest, False
     for x, same in groupby(shown, key=lambda each: float(each["parameters"])):
-        above = not above or x - previous > 0.15 * largest  # labels of close neighbours take turns
+        above = crowded or not above or x - previous > 0.15 * largest  # labels of close neighbours take turns
         previous = x
-        _candidates(axes, x, [(each, each["comparison"]) for each in same], record.get("chosen"), above)
+        _candidates(axes, x, [(each, each["comparison"]) for each in same], record.get("chosen"), above, crowded)
     if full:
         axes.plot([full], [0], marker="s", color=BLUE, markersize=8)
         axes.annotate("full", (full, 0), (0, 8), textcoords="offset points", ha="center", color=BLUE)
@@ -163,6 +167,8 @@ def accuracies(record: Record) -> Drawing:
         axes.yaxis.set_major_formatter(ScalarFormatter())
         axes.set_yticks([sign * tick for tick in (margin, *_TICKS) for sign in (-1, 1) if margin <= tick <= 100] + [0])
         axes.set_ylim(min(ends) * 1.8, max(*ends, 2 * margin) * 1.8)
+    if crowded:
+        _headroom(axes)
     axes.set(xlabel=parts(record).sizes, ylabel="accuracy − full network’s, points")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     left_out = len(found) - len(shown)
@@ -175,7 +181,22 @@ def _height(comparison: Mapping[str, Any], key: str) -> float | None:
     return points(comparison, key) if comparison.get("scale") == "linear" else ratio(comparison, key)
 
 
-def _candidates(axes: Axes, x: float, points: Sequence[tuple[Any, Any]], chosen: str | None, above: bool) -> None:
+def _crowded(sizes: Sequence[float], room: float) -> bool:
+    """Whether three sizes lie so close that their labels need to stand upright: a search ends among close sizes."""
+    apart = sorted(set(sizes))
+    return any(third - first < room for first, third in zip(apart, apart[2:], strict=False))
+
+
+def _headroom(axes: Axes) -> None:
+    """Room for upright labels, whatever the scale."""
+    scale = axes.yaxis.get_transform()
+    low, high = scale.transform(np.array(axes.get_ylim()))
+    axes.set_ylim(top=float(scale.inverted().transform(np.array([high + 0.35 * (high - low)]))[0]))
+
+
+def _candidates(
+    axes: Axes, x: float, points: Sequence[tuple[Any, Any]], chosen: str | None, above: bool, upright: bool
+) -> None:
     """The candidates of one size, with one label for all of them."""
     ends: list[float] = []
     for each, comparison in points:
@@ -188,7 +209,7 @@ def _candidates(axes: Axes, x: float, points: Sequence[tuple[Any, Any]], chosen:
     names = [each["label"] + (" (chosen)" if each["label"] == chosen else "") for each, _ in points]
     axes.annotate(
         "\n".join(names), (x, max(ends) if above else min(ends)), (0, 7 if above else -7),
-        textcoords="offset points", ha="center", va="bottom" if above else "top",
+        textcoords="offset points", ha="center", va="bottom" if above else "top", rotation=90 if upright else 0,
         fontweight="bold" if chosen in [each["label"] for each, _ in points] else "normal",
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}, zorder=1.5,  # hides lines, no marker
     )  # fmt: skip

@@ -162,7 +162,10 @@ def check_scores(scores: Mapping[str, Tensor], structure: Structure) -> None:
 def as_units(scores: Mapping[str, Tensor], structure: Structure) -> Mapping[str, Tensor]:
     """Scores of units as they are, those of weights by `by_unit`. Raises ValueError for others and for NaN."""
     if any(values.dim() == 0 for values in scores.values()):
-        raise ValueError(f"the criterion scores whole layers ({', '.join(map(repr, scores))}), not units")
+        raise ValueError(
+            f"the criterion scores whole layers ({', '.join(map(repr, scores))}), not units; take one that scores "
+            "units or weights, such as taylor or magnitude"
+        )
     found = scores if any(name in structure for name in scores) else by_unit(scores, structure)
     if not found:
         raise ValueError(
