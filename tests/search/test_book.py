@@ -127,6 +127,7 @@ def test_what_was_begun_and_not_finished_is_begun_anew(tmp_path, monkeypatch):
 def test_optuna_finds_the_trials_in_the_same_file(tmp_path):
     found = search(noisy, SPACE, SearchSettings(12), folder=tmp_path)
     search(noisy, SPACE, SearchSettings(12), folder=tmp_path)  # adds nothing
+    assert {path.name for path in tmp_path.iterdir()} == {FILE, LOCK}
     study = optuna.load_study(study_name="pared", storage=f"sqlite:///{tmp_path / FILE}")
     assert [trial.value for trial in study.trials] == [trial.values[0] for trial in found.trials]
     with closing(sqlite3.connect(tmp_path / FILE)) as database:

@@ -92,7 +92,7 @@ def test_from_a_csv_file_to_settings_that_a_run_takes(here):
 
 
 @slow
-@pytest.mark.parametrize("words", [("wine",), ("my.csv", "--column", "extra", "--task", "regression")])
+@pytest.mark.parametrize("words", [("wine",), ("my.csv", "--column", "extra", "--features", "value", "--task", "auto")])
 def test_tables_are_searched_with_what_is_early_and_lean(here, words):
     options = ("--trials", 8, "--epochs", 4, "--jobs", 2, "--objectives", "error,parameters")
     result = pared("search", *words, *options, "--stopping", "median", "--warmup", 1)

@@ -41,6 +41,7 @@ from pared.search.trials import (
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
 FILE, LOCK = "study.db", "study.lock"
@@ -73,8 +74,8 @@ class Book:
         self.seconds: dict[Key, float] = {}
         self._rows: dict[Key, tuple[Point, Result]] = {}
         self._engine = None if path is None else _engine(path)
-        self._study: Study | None = None
-        self._told = 0
+        self._mirror: tuple[Study, RDBStorage] | None = None
+        self._told = self._there = 0
         if self._engine is not None:
             self._read(self._engine)
 
@@ -107,15 +108,18 @@ class Book:
         if self.path is None:
             return
         with _clear(self.path), quiet():
-            if self._study is None:
-                self._study = _study(self.path)
-                self._there = len(self._study.get_trials(deepcopy=False))
+            if self._mirror is None:
+                self._mirror = _study(self.path)
+                self._there = len(self._mirror[0].get_trials(deepcopy=False))
             self._told += 1
             if self._told > self._there:
-                self._study.add_trial(trial)
+                self._mirror[0].add_trial(trial)
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Lets go of the file; the last to do so folds its write-ahead log into it."""
+        if self._mirror is not None:
+            self._mirror[1].remove_session()
+            self._mirror[1].engine.dispose()
         if self._engine is not None:
             self._engine.dispose()
 
@@ -236,14 +240,14 @@ def _clean(path: Path) -> None:
         each.unlink()
 
 
-def _study(path: Path) -> "Study":
+def _study(path: Path) -> "tuple[Study, RDBStorage]":
     import optuna
 
     storage = optuna.storages.RDBStorage(
         f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": WAIT}}, skip_compatibility_check=True
     )
     event.listen(storage.engine, "connect", _prepare)
-    return optuna.load_study(study_name=STUDY, storage=storage)
+    return optuna.load_study(study_name=STUDY, storage=storage), storage
 
 
 def _engine(path: Path) -> Engine:

@@ -1,15 +1,16 @@
 """The page of a search: the winner and what may be expected of it, the race, every trial."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from pared.report.claims import KINDS
 from pared.report.page import template
 from pared.report.summary import Record, floats
-from pared.report.svg import BLUE, GREY, VERMILION, Drawing, canvas, inline, power, style
-from pared.report.tables import NOTHING, Table, significant
+from pared.report.svg import BLUE, GREY, VERMILION, Drawing, canvas, inline, style
+from pared.report.tables import NOTHING, Table, count, significant
 from pared.search.space import Point
 
 BEST = 10
@@ -65,7 +66,8 @@ def history(record: Record) -> Drawing:
         )
     if record["scale"] == "log":
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(power)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="trial", ylabel=_error(record))
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
@@ -102,7 +104,12 @@ def best(record: Record) -> Table:
     ranked = sorted(done, key=lambda t: (t["values"], t["trial"]))[:BEST]
     names = list(record["space"])
     rows = [
-        (f"trial {t['trial']}", *map(significant, t["values"]), *(_cell(t["point"], name) for name in names))
+        (
+            f"trial {t['trial']}",
+            significant(t["values"][0]),
+            *_shown_costs(record, t["values"]),
+            *(_cell(t["point"], name) for name in names),
+        )
         for t in ranked
     ]
     head = ("Trial", _error(record), *_extra(record), *(name.replace("_", " ") for name in names))
@@ -182,7 +189,15 @@ def _extra(record: Record) -> tuple[str, ...]:
 
 def _costs(record: Record, number: int) -> tuple[str, ...]:
     values = next(t["values"] for t in record["trials"] if t["trial"] == number)
-    return tuple(map(significant, values[1:]))
+    return _shown_costs(record, values)
+
+
+def _shown_costs(record: Record, values: Sequence[float | None]) -> tuple[str, ...]:
+    """The values of the objectives after the error."""
+    names = record["settings"]["objectives"][1:]
+    return tuple(
+        count(v) if name == "parameters" else significant(v) for name, v in zip(names, values[1:], strict=True)
+    )
 
 
 def _cell(point: Point, name: str) -> str:

@@ -88,7 +88,7 @@ def _flattered(found: Found) -> str:
     assert found.confirmed is not None
     assert found.optimism is not None
     score, by = significant(found.confirmed.score), found.optimism
-    size = f"{abs(by):.1%}".replace("%", " %") if found.scale == "log" else significant(abs(by))
+    size = f"{100 * abs(by):.3g} %" if found.scale == "log" else significant(abs(by))
     return f"Its score in the search was {score}, {size} {'too good' if by >= 0 else 'too bad'}."
 
 

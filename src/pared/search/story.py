@@ -225,12 +225,11 @@ def _confirmed(
 
 
 def _entrants(plan: _Plan, trials: Sequence[Trial], count: int) -> Sequence[Trial]:
-    """Who races: the best scores; of several objectives the best, and the leanest of those within the margin of it."""
-    if len(plan.settings.objectives) == 1:
-        return sorted((t for t in trials if t.sound), key=lambda t: (t.values, t.number))[:count]
-    best, *leaner = front(trials)
-    near = [trial for trial in leaner if trial.values[0] <= _limit(plan, best.values[0])]
-    return [best, *near[len(near) - min(count - 1, len(near)) :]]
+    """Who races: the best scores; of several objectives, in place of half of them, the leanest near the best."""
+    ranked = sorted((trial for trial in trials if trial.sound), key=lambda trial: (trial.values, trial.number))
+    limit = _limit(plan, ranked[0].values[0])
+    leaner = [trial for trial in reversed(front(trials)[1:]) if trial.values[0] <= limit][: count // 2]
+    return [*leaner, *(trial for trial in ranked if trial not in leaner)][:count]
 
 
 def _limit(plan: _Plan, error: float) -> float:
