@@ -132,7 +132,7 @@ def test_regularisation_reaches_the_training():
 def test_settings_come_back_from_their_file(tmp_path, config):
     store.write_settings(tmp_path / "best.toml", config)
     assert store.read_settings(tmp_path / "best.toml") == config
-    with pytest.raises(DataError, match=r"none.toml: no such file; give the best.toml"):
+    with pytest.raises(DataError, match=r"none.toml is missing; settings are the best.toml"):
         store.read_settings(tmp_path / "none.toml")
     (tmp_path / "best.toml").write_text("format = 1\n[run]\nlr = 'fast'\n")
     with pytest.raises(DataError, match="damaged: lr cannot be 'fast'"):

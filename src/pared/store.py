@@ -109,7 +109,7 @@ def write_settings(path: Path, config: RunConfig | TableConfig) -> None:
 def read_settings(path: Path) -> RunConfig | TableConfig:
     """Settings that `write_settings` or a run wrote. Raises DataError where they are missing or damaged."""
     if not path.is_file():
-        raise DataError(f"{path}: no such file; give the best.toml that `pared search` wrote")
+        raise DataError(f"{path} is missing; settings are the best.toml of `pared search` or the config.toml of a run")
     with _reading(path) as saved:
         return _build(RunConfig, saved["run"]) if "run" in saved else _build(TableConfig, saved["table"])
 

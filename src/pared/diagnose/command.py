@@ -1,6 +1,7 @@
 """`pared diagnose`: findings, the one proposal and, with --auto, the tuning that follows from them."""
 
-import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,20 +10,21 @@ import torch
 import typer
 from rich.markup import escape
 
-from pared.data import load
-from pared.diagnose.subject import Subject, of_folder, of_series, of_table
+from pared import store
+from pared.diagnose.subject import Source, Subject, of_folder, of_series, of_table
 from pared.diagnose.words import (
     advice_lines,
-    command_for,
     finding_lines,
     literal_lines,
+    next_lines,
+    repeated_lines,
     step_line,
     tuning_lines,
 )
 from pared.models.mlp import Activation
 from pared.models.recurrent import Cell
-from pared.options import Kind, is_table, table_of
-from pared.settings import RunConfig, TableConfig
+from pared.options import Kind, is_table
+from pared.settings import RunConfig
 from pared.terminal import (
     INTERRUPTED,
     clear_errors,
@@ -35,7 +37,7 @@ from pared.terminal import (
     shown_progress,
     words,
 )
-from pared.tuning import Examination, Step, follow
+from pared.tuning import Examination, Step, Tuning, follow
 from pared.tuning.recipe import described
 from pared.tuning.tuning import tune
 from pared.types import DataError
@@ -94,75 +96,70 @@ def diagnose_command(  # noqa: PLR0913  (one parameter an option)
         if Path(subject).is_dir():
             given = [name for name in OF_DATA if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"]
             if given:
-                raise DataError(f"--{', --'.join(given)} make no sense for a run, which has its settings")
+                told = ", --".join(name.replace("_", "-") for name in given)
+                raise DataError(f"--{told} make no sense for a run, which has its settings")
             found = of_folder(Path(subject), data, seeds)
         else:
             if data is not None:
                 raise DataError("--data is for a run, to say where its CSV file is")
-            told: dict[str, Any] = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed}
-            told = {name: value for name, value in told.items() if value is not None}
+            training = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed}
+            shared: dict[str, Any] = {name: value for name, value in training.items() if value is not None}
+            source = Source(subject, column, words(features), task)
             if is_table(subject, task):
-                table = table_of(subject, column, words(features), task)
                 layers = numbers("--hidden", hidden, int)
-                found = of_table(
-                    table, TableConfig(table.task, hidden=layers, activation=activation, **told), seeds, block
-                )
+                found = of_table(source, {"hidden": layers, "activation": activation, **shared}, seeds, block)
             else:
                 layers = numbers("--recurrent", recurrent, int)
-                config = RunConfig(cell, layers, window=window, horizon=horizon, **told)
-                found = of_series(load(subject, column, words(features)), config, seeds, block)
-        record = _work(found, rules, auto, most, jobs or processors())
+                config = RunConfig(cell, layers, window=window, horizon=horizon, **shared)
+                found = of_series(source, config, seeds, block)
+        torch.set_num_threads(1)
+        _say(f"{found.source.name}, block {found.block}: {described(found.recipe)}")
+        record = _follow(found) if rules == "literal" else _diagnose(found, auto, most, jobs or processors())
         if file is not None:
-            with file.open("x", encoding="utf-8") as stream:
-                json.dump(record, stream, indent=1)
+            store.write_record(file.parent, record, file.name)
 
 
-def _work(subject: Subject, rules: str, auto: bool, most: int, jobs: int) -> dict[str, Any]:
-    """Diagnoses or tunes, says what it finds, and returns it as plain data."""
-    torch.set_num_threads(1)
-    _say(f"{subject.name}, block {subject.block}: {described(subject.recipe)}")
-    if rules == "literal":
+def _follow(subject: Subject) -> dict[str, Any]:
+    """Follows the literal rules, says where they lead, and returns it as plain data."""
+    with _interruptible([]):
         path = follow(subject.problem, subject.recipe, subject.seeds[0])
-        _say(*literal_lines(path))
-        return {"ended": path.ended, "configurations": [recipe.as_dict() for recipe in path.recipes]}
+    _say(*literal_lines(path))
+    return {"ended": path.ended, "configurations": [subject.configuration(recipe) for recipe in path.recipes]}
+
+
+def _diagnose(subject: Subject, auto: bool, most: int, jobs: int) -> dict[str, Any]:
+    """Diagnoses or tunes, says what it finds, and returns it as plain data."""
     steps: list[Step] = []
-    with shown_progress() as progress:
+    tuning: Tuning | None = None
+    with _interruptible(steps), shown_progress() as progress:
         examination = Examination(subject.problem, subject.seeds[:SEEDS], jobs=jobs, progress=progress)
-        try:
-            if auto:
-                tuning = tune(examination, subject.recipe, subject.seeds, most, lambda step: _see(step, steps))
-                diagnosis = tuning.diagnosis
-            else:
-                diagnosis = examination.diagnosis(subject.recipe)
-            advice = () if diagnosis.proposal else examination.advice(diagnosis.recipe)
-        except KeyboardInterrupt:
-            ignore_interrupts()
-            kept = [step.changed for step in steps if step.kept]
-            err.print("[yellow]Interrupted.[/]" + (f" Kept so far: {escape(described(kept[-1]))}" if kept else ""))
-            raise typer.Exit(INTERRUPTED) from None
-    if subject.stored is not None:
-        same = subject.repeats(examination.known[subject.recipe, subject.seeds[0]].fit)
-        _say(
-            "trained again, as a run keeps curves but not this network: "
-            + (
-                "its curve came out the same"
-                if same
-                else "its curve came out otherwise, so the data or the version of pared are not those of the run"
-            )
-        )
-    _say(*finding_lines(diagnosis, SEEDS), *advice_lines(advice, diagnosis.recipe))
-    if auto:
-        _say(*tuning_lines(tuning, subject.name, subject.settings))
-    elif diagnosis.proposal and diagnosis.proposal.change:
-        changed = diagnosis.proposal.change.of(diagnosis.recipe)
-        _say(f"next: {command_for(subject.name, subject.settings, subject.recipe, changed)}")
-    configurations = tuning.recipes if auto else diagnosis.recipes
+        if auto:
+            tuning = tune(examination, subject.recipe, subject.seeds, most, lambda step: _see(step, steps))
+        diagnosis = tuning.diagnosis if tuning else examination.diagnosis(subject.recipe)
+        advice = () if diagnosis.proposal else examination.advice(diagnosis.recipe)
+    _say(*repeated_lines(subject, examination), *finding_lines(diagnosis, SEEDS))
+    _say(*advice_lines(advice, diagnosis.recipe))
+    _say(*(tuning_lines(subject, tuning) if tuning else next_lines(subject, diagnosis)))
     return {
         "verdict": diagnosis.verdict,
+        "losses": diagnosis.losses,
         "findings": [asdict(finding) for finding in (*diagnosis.findings, *advice)],
         "steps": [asdict(step) for step in steps],
-        "configurations": [subject.configuration(each) for each in configurations],
+        "configurations": [subject.configuration(each) for each in (tuning or diagnosis).recipes],
     }
+
+
+@contextmanager
+def _interruptible(steps: Sequence[Step]) -> Iterator[None]:
+    """Ctrl-C ends the command with what the steps had kept by then."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        ignore_interrupts()
+        kept = [step.changed for step in steps if step.kept]
+        found = f"Kept so far: {described(kept[-1])}" if kept else "Nothing was found yet."
+        err.print(f"[yellow]Interrupted.[/] {escape(found)}", soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _see(step: Step, steps: list[Step]) -> None:

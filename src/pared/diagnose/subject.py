@@ -1,5 +1,6 @@
 """What is diagnosed: the full network of a run or of data, on one block, as a problem and a recipe."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,7 +10,8 @@ import numpy as np
 from torch import nn
 
 from pared import run, run_table, store
-from pared.data import TABLES, Block, Series, Table, builtin, classic, load, read_table
+from pared.data import TABLES, Block, Series, Table, builtin, load
+from pared.options import Kind, table_of
 from pared.settings import RunConfig, TableConfig
 from pared.study import member_seed
 from pared.training import Fit
@@ -24,15 +26,45 @@ C = TypeVar("C", bound=RunConfig | TableConfig)
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A problem and a recipe, and the settings that they come from.
+class Source:
+    """Where data come from, as the command line says it."""
 
-    `seeds` are those of the networks on this block. `stored` is the validation curve of the first of them, where a run
-    left one.
+    data: str
+    column: str | None = None
+    features: tuple[str, ...] = ()
+    task: Kind | None = None
+
+    @property
+    def name(self) -> str:
+        """The name without its folder."""
+        return Path(self.data).name
+
+    @property
+    def words(self) -> str:
+        """What follows `pared run`."""
+        options = {"column": self.column, "features": ",".join(self.features), "task": self.task}
+        return " ".join([shlex.quote(self.data), *(f"--{k} {shlex.quote(v)}" for k, v in options.items() if v)])
+
+    def series(self) -> Series:
+        """Raises DataError where it cannot be read as one."""
+        return load(self.data, self.column, self.features)
+
+    def table(self) -> Table:
+        """Raises DataError where it cannot be read as one."""
+        return table_of(self.data, self.column, self.features, self.task)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A problem and a recipe, and the data and settings that they come from.
+
+    `usual` are the settings of a run that is told nothing; `seeds` are those of the networks on this block. `stored` is
+    the validation curve of the first of them, where a run left one.
     """
 
-    name: str
+    source: Source
     settings: RunConfig | TableConfig
+    usual: dict[str, Any]
     problem: Problem
     recipe: Recipe
     block: int
@@ -49,24 +81,28 @@ class Subject:
         return self.stored is not None and len(own) == len(self.stored) and np.allclose(own, self.stored, rtol=1e-3)
 
 
-def of_series(series: Series, config: RunConfig, seeds: int, block: int | None = None) -> Subject:
+def of_series(source: Source, config: RunConfig, seeds: int, block: int | None = None) -> Subject:
     """The network of a series on a block, by default the newest. Raises DataError as `run.prepare` does."""
+    series = source.series()
     columns = len(series.columns)
 
     def build(recipe: Recipe, seed: int) -> nn.Module:
         return configured(config, recipe).network(columns, {}, seed)
 
-    return _subject(series.name, run.prepare(series, config), config, build, seeds, block)
+    usual = asdict(RunConfig())
+    return _subject(source, run.prepare(series, config), (config, usual), build, seeds, block)
 
 
-def of_table(table: Table, config: TableConfig, seeds: int, block: int | None = None) -> Subject:
-    """The network of a table on a fold, by default the last. Raises DataError as `run_table.job` does."""
+def of_table(source: Source, told: dict[str, Any], seeds: int, block: int | None = None) -> Subject:
+    """The network of a table on a fold, by default the last; `told`: settings. Raises DataError as `run_table.job`."""
+    table = source.table()
+    config, usual = TableConfig(**({"predicts": table.task} | told)), asdict(TableConfig(table.task))
     inputs, outputs = len(table.encoding.names), table.encoding.outputs
 
     def build(recipe: Recipe, seed: int) -> nn.Module:
         return configured(config, recipe).network(inputs, outputs, {}, seed)
 
-    return _subject(table.name, run_table.job(table, config).blocks, config, build, seeds, block)
+    return _subject(source, run_table.job(table, config).blocks, (config, usual), build, seeds, block)
 
 
 def of_folder(folder: Path, data: str | None, seeds: int) -> Subject:
@@ -80,37 +116,28 @@ def of_folder(folder: Path, data: str | None, seeds: int) -> Subject:
     try:
         name, columns = str(record["data"]["name"]), tuple(map(str, record["data"]["columns"]))
         block, seed = int(record["shipped"]["block"]), int(record["shipped"]["seed"])
-        curve = [
-            np.nan if value is None else float(value) for value in record["figures"]["curves"]["full"]["validation"]
-        ]
+        curve = record["figures"]["curves"]["full"]["validation"]
+        stored = tuple(np.nan if value is None else float(value) for value in curve)
     except (KeyError, TypeError, ValueError) as error:
         raise store.damaged(folder / store.RECORD, error) from error
     settings = replace(settings, seed=seed)
+    built_in = data is None and _is_builtin(name)
+    if not built_in and not Path(data or name).is_file():
+        raise DataError(f"{folder} was made from {name}, and {data or name} is no file here; say where with --data")
+    source = Source(name) if built_in else Source(data or name, columns[0], columns[1:])
     if isinstance(settings, TableConfig):
-        built_in = data is None and name in TABLES
-        read = (
-            read_table(_file(folder, name, data), columns[0], columns[1:], settings.predicts) if not built_in else None
-        )
-        found = of_table(read or classic(name), settings, seeds, block)
+        task = None if built_in else settings.predicts
+        found = of_table(replace(source, task=task), asdict(settings), seeds, block)
     else:
-        found = of_series(_series(folder, name, data, columns), settings, seeds, block)
-    return replace(found, stored=tuple(curve))
+        found = of_series(source, settings, seeds, block)
+    return replace(found, stored=stored)
 
 
-def _series(folder: Path, name: str, data: str | None, columns: Sequence[str]) -> Series:
-    if data is None:
-        try:
-            return builtin(name)
-        except DataError:  # a file's name
-            pass
-    return load(_file(folder, name, data), columns[0], columns[1:])
-
-
-def _file(folder: Path, name: str, data: str | None) -> Path:
-    path = Path(data or name)
-    if not path.is_file():
-        raise DataError(f"{folder} was made from {name}, and {path} is no file here; say where it is with --data")
-    return path
+def _is_builtin(name: str) -> bool:
+    try:
+        return name in TABLES or bool(builtin(name))
+    except DataError:  # a file's name
+        return False
 
 
 def configured(base: C, recipe: Recipe) -> C:
@@ -127,20 +154,21 @@ def _layers(config: RunConfig | TableConfig) -> str:
 
 
 def _subject(
-    name: str,
+    source: Source,
     blocks: Sequence[Block],
-    config: RunConfig | TableConfig,
+    settings: tuple[RunConfig | TableConfig, dict[str, Any]],
     build: Callable[[Recipe, int], nn.Module],
     seeds: int,
     block: int | None,
 ) -> Subject:
+    config, usual = settings
     numbers = [each.block for each in blocks]
     if block is not None and block not in numbers:
-        raise DataError(f"{name} has the blocks {numbers[0]} to {numbers[-1]}, got {block}")
+        raise DataError(f"{source.name} has the blocks {numbers[0]} to {numbers[-1]}, got {block}")
     own = blocks[-1] if block is None else blocks[numbers.index(block)]
     shared = {name: getattr(config, name) for name in FIELDS - FIXED if hasattr(config, name)}
     shared["hidden"] = getattr(config, _layers(config))
     recipe = Recipe(warm=WARM, stop="best", **shared)
     problem = Problem(build, own, config.task.loss, frozenset(shared))
     members = tuple(member_seed(own.block, config.seed + k) for k in range(seeds))
-    return Subject(name, config, problem, recipe, own.block, members)
+    return Subject(source, config, usual, problem, recipe, own.block, members)

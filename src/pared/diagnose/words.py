@@ -1,18 +1,24 @@
 """What `pared diagnose` says, as lines of plain text."""
 
 from collections.abc import Iterator
+from typing import Any
 
-from pared.settings import RunConfig, Settings
-from pared.tuning import Diagnosis, Finding, LiteralTuning, Step, Tuning
+from pared.diagnose.subject import Subject
+from pared.tuning import Diagnosis, Examination, Finding, LiteralTuning, Step, Tuning
 from pared.tuning.literal import Observed
 from pared.tuning.recipe import Recipe, described, difference
 
-OPTIONS = ("epochs", "lr", "batch_size", "cell", "activation", "weight_decay", "clip", "dropout")
-"""Fields of a recipe that are options of `pared run` of the same name, where its settings have them."""
+OPTIONS = (
+    "window", "horizon", "cell", "recurrent", "hidden", "activation", "epochs", "lr", "batch_size", "weight_decay",
+    "clip", "dropout", "seed",
+)  # fmt: skip
+"""Settings that are options of `pared run` of the same name."""
 
 
 def finding_lines(diagnosis: Diagnosis, trainings: int) -> Iterator[str]:
     """Every finding: what, why, on what evidence, what to change."""
+    shown = ", ".join(f"{loss:.3g}" for loss in diagnosis.losses)
+    yield f"{trainings} trainings, validation losses {shown}"
     if not diagnosis.findings:
         yield "fine: no rule found anything to mend"
     for place, finding in enumerate(diagnosis.findings, 1):
@@ -58,22 +64,38 @@ def _observed(seen: Observed) -> str:
     )
 
 
-def tuning_lines(tuning: Tuning, name: str, settings: Settings) -> Iterator[str]:
+def next_lines(subject: Subject, diagnosis: Diagnosis) -> Iterator[str]:
+    """How to make the proposed change in a run."""
+    if diagnosis.proposal and diagnosis.proposal.change:
+        yield f"next: {command_for(subject, diagnosis.proposal.change.of(diagnosis.recipe))}"
+
+
+def tuning_lines(subject: Subject, tuning: Tuning) -> Iterator[str]:
     """Where a tuning ended, and how to go on from there."""
     yield f"ended: {tuning.ended}; configuration: {described(tuning.recipe)}"
-    first = tuning.steps[0].recipe if tuning.steps else tuning.recipe
-    if command := command_for(name, settings, first, tuning.recipe):
-        yield f"next: {command}"
+    if tuning.recipe != subject.recipe:
+        yield f"next: {command_for(subject, tuning.recipe)}"
         yield "its validation loss is that of a winner, so a little too good; the run measures the error on test data"
 
 
-def command_for(name: str, settings: Settings, before: Recipe, recipe: Recipe) -> str:
-    """The `pared run` of a changed recipe; empty where nothing changed."""
-    told = []
-    if recipe.hidden != before.hidden:
-        layers = "recurrent" if isinstance(settings, RunConfig) else "hidden"
-        told.append(f"--{layers} {','.join(map(str, recipe.hidden))}")
-    for field in OPTIONS:
-        if hasattr(settings, field) and getattr(recipe, field) != getattr(before, field):
-            told.append(f"--{field.replace('_', '-')} {getattr(recipe, field)}")
-    return f"pared run {name} {' '.join(told)}" if told else ""
+def repeated_lines(subject: Subject, examination: Examination) -> Iterator[str]:
+    """Of a run: that its full network was trained again, and whether that gave the same curve."""
+    if subject.stored is not None:
+        same = subject.repeats(examination.known[subject.recipe, subject.seeds[0]].fit)
+        found = "the same" if same else "another one: the data, or the version of pared, are not those of the run"
+        yield f"A run keeps the curves of its full network, not its weights; trained again, its curve is {found}."
+
+
+def command_for(subject: Subject, recipe: Recipe) -> str:
+    """The `pared run` of a recipe: what differs from that command's defaults."""
+    usual, settings = subject.usual, subject.configuration(recipe)
+    told = [
+        f"--{name.replace('_', '-')} {_option(settings[name])}"
+        for name in OPTIONS
+        if settings.get(name) != usual.get(name)
+    ]
+    return " ".join(["pared run", subject.source.words, *told])
+
+
+def _option(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

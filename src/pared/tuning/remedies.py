@@ -22,8 +22,12 @@ def usual_norm(seen: Seen, percentile: float = USUAL) -> float:
 
 def factor(seen: Seen) -> int:
     """How many times the epochs are tried: twice, or, of a training of few steps, up to 16 times for 1,000 steps."""
-    steps = seen.recipe.epochs * math.ceil(seen.data.examples / seen.recipe.batch_size)
-    return min(16, max(2, 1 << max(0, math.ceil(math.log2(ENOUGH / steps)))))
+    return min(16, max(2, 1 << max(0, math.ceil(math.log2(ENOUGH / steps(seen))))))
+
+
+def steps(seen: Seen) -> int:
+    """How many steps the training takes."""
+    return seen.recipe.epochs * math.ceil(seen.data.examples / seen.recipe.batch_size)
 
 
 def longer(seen: Seen) -> Change:

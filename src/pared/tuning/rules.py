@@ -143,12 +143,14 @@ def unstable(seen: Seen, limit: Thresholds) -> Draft | None:
 
 
 def constant_predictor(seen: Seen, limit: Thresholds) -> Draft | None:
-    """Every example gets about the same output."""
+    """Every example gets about the same output, and not for want of training."""
     network = seen.network
+    if _helps(seen, "longer", limit) or (not seen.effects and remedies.steps(seen) < remedies.ENOUGH):
+        return None
     behind = network.above is None or network.above.positive
     if network.spread >= limit.spread or (network.useful is not None and network.useful.positive and not behind):
         return None
-    evidence = {"spread": network.spread, "learnt": network.learnt}
+    evidence = {"spread": network.spread, "learnt": network.learnt, "steps": float(remedies.steps(seen))}
     if network.useful is not None and not network.useful.positive:
         return Draft(
             "constant predictor",
