@@ -248,16 +248,7 @@ def test_data_lists_describes_and_writes_a_series_that_can_be_run(tmp_path, monk
 
 def test_help_and_version():
     assert pared("--version").stdout == f"pared {library.__version__}\n"
-    for words in (
-        (),
-        ("run",),
-        ("data",),
-        ("predict",),
-        ("report",),
-        ("search",),
-        ("compare-criteria",),
-        ("diagnose",),
-    ):
+    for words in ("", "run", "data", "predict", "report", "search", "compare-criteria", "diagnose"):
         helped = pared(*words.split(), "--help")
         assert helped.exit_code == 0
         assert "Usage" in helped.stdout
