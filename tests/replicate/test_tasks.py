@@ -179,4 +179,4 @@ def test_a_quick_run_of_one_system(tmp_path):
     again = pared(*words)
     assert again.exit_code == 0
     assert (where / "report.html").read_bytes() == page
-    assert_refused(pared(*words, "--seeds", 2), "seeds: 1 there, 2 here", "--out")
+    assert_refused(pared(*words, "--systems", "henon"), "systems: logistic-3.99 there, henon here", "--out")

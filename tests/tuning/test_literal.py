@@ -69,10 +69,12 @@ def test_they_follow_the_unit_of_the_targets(unit, rule):
 
 
 @pytest.mark.slow
-def test_with_dropout_they_go_in_circles():
+@pytest.mark.parametrize("seed", range(3))
+def test_with_dropout_they_double_the_units_up_to_the_ceiling(seed):
     problem = replace(dense(clouds(0, apart=3.0), cross_entropy), fields=("hidden",))
-    found = follow(problem, Recipe(hidden=(64,), dropout=0.5, epochs=40, lr=5e-3))
-    assert found.ended == "circle"
+    found = follow(problem, Recipe(hidden=(64,), dropout=0.5, epochs=40, lr=5e-3), seed)
+    assert [recipe.hidden[0] for recipe in found.recipes] == [64, 128, 256, 512, 512]
+    assert found.ended == "settled"
 
 
 def test_they_leave_what_a_problem_does_not_heed():
