@@ -43,43 +43,45 @@ def pick(rows: Iterable[Row], **wanted: Any) -> Row:
     return next(row for row in rows if all(row[name] == value for name, value in wanted.items()))
 
 
-def case_name(case: Row) -> str:
-    return f"{case['series']}, L1 = {case['units']}"
+ARMS = {
+    ("random", "plain"): "random, plain",
+    ("junk", "plain"): "junk index, plain",
+    ("magnitude", "plain"): "magnitude, plain",
+    ("taylor", "plain"): "Taylor, plain",
+    ("greedy, plain", "plain"): "greedy, plain",
+    ("random", "repaired"): "random, repaired",
+    ("junk", "repaired"): "junk index, repaired",
+    ("magnitude", "repaired"): "magnitude, repaired",
+    ("taylor", "repaired"): "Taylor, repaired",
+    ("least squares", "repaired"): "least squares, repaired",
+    ("greedy", "repaired"): "**greedy + least squares**",
+    ("random", "matched"): "random, matched",
+    ("greedy", "matched"): "**greedy + least squares, matched**",
+}
 
 
 def forecasters(found: Row) -> str:
-    """Tables of ratios at half of the units, one for each length of training; then quarter and three quarters."""
+    """Ratios at half of the units, a table for each series; then a quarter and three quarters of them."""
     parts = []
-    for epochs in sorted({case["epochs"] for case in found["cases"]}):
-        cases = [case for case in found["cases"] if case["epochs"] == epochs]
+    for series, scale in dict.fromkeys((case["series"], case["scale"]) for case in found["cases"]):
+        cases = [case for case in found["cases"] if (case["series"], case["scale"]) == (series, scale)]
+        heads = [f"L1 = {case['units']}, {case['epochs']} epochs" for case in cases]
         rows = [
             ["networks", *(str(case["networks"]) for case in cases)],
-            ["NRMSE, uncut", *(number(case["NRMSE of the full network"]) for case in cases)],
+            ["NRMSE of the uncut network", *(number(case["NRMSE of the full network"]) for case in cases)],
         ]
-        for line in cases[0]["rows"]:
-            if line["share"] == 0.5:
-                where = {name: line[name] for name in ("criterion", "share", "treatment")}
-                name = f"{line['criterion'].removesuffix(', plain')}, {line['treatment']}"
-                if line["criterion"] == "greedy, plain":
-                    if line["treatment"] == "repaired":
-                        continue
-                    name = "greedy, plain"
-                elif line["criterion"] == "greedy":
-                    if line["treatment"] == "plain":
-                        continue
-                    name = "**greedy + least squares**"
-                rows.append([name, *(times(pick(case["rows"], **where)) for case in cases)])
-        parts.append(f"After {epochs} epochs:\n\n" + table(["half of L1 gone", *map(case_name, cases)], rows))
-    shares = table(
-        ["greedy + least squares", "a quarter gone", "half", "three quarters"],
-        [
-            [f"{case_name(case)}, {case['epochs']} epochs", *(
-                times(pick(case["rows"], criterion="greedy", share=share, treatment="repaired"))
-                for share in (0.25, 0.5, 0.75))]
-            for case in found["cases"]
-        ],
-    )  # fmt: skip
-    return "\n".join([*parts, shares])
+        for (criterion, treatment), name in ARMS.items():
+            own = [pick(case["rows"], criterion=criterion, treatment=treatment, share=0.5) for case in cases]
+            rows.append([name, *map(times, own)])
+        parts.append(table([f"{series} in {scale}, half of L1 gone", *heads], rows))
+    rows = []
+    for case in found["cases"]:
+        line = [f"{case['series']} in {case['scale']}, L1 = {case['units']}, {case['epochs']} epochs"]
+        for share, treatment in ((0.25, "repaired"), (0.75, "repaired"), (0.75, "matched")):
+            line.append(times(pick(case["rows"], criterion="greedy", share=share, treatment=treatment)))
+        rows.append(line)
+    head = ["greedy + least squares", "a quarter gone", "three quarters", "three quarters, matched"]
+    return "\n".join([*parts, table(head, rows)])
 
 
 def curves(found: Row) -> Figure:
@@ -189,17 +191,11 @@ def peers(found: Row) -> str:
 
 def page() -> str:
     """The page as Markdown."""
-    text = (DOCS / "units-and-layers.md.in").read_text(encoding="utf-8")
-    parts = {
-        "forecasters": forecasters(load("units_forecasters")),
-        "shrinking": shrinking(load("units_digits")),
-        "divnet": divnet(load("units_digits")["DivNet"]),
-        "layers": layers(load("layers")),
-        "peers": peers(load("units_peers")),
-    }
-    for name, part in parts.items():
-        text = text.replace(f"<!-- {name} -->\n", part)
-    return text
+    units = load("units_digits")
+    return f"""# Units and layers: what was measured
+
+TEXT
+"""
 
 
 def main() -> None:

@@ -61,6 +61,19 @@ def test_outputs_that_match_already_stay():
     assert all(map(torch.equal, match_outputs(small, model, plan, (x, x)).parameters(), small.parameters()))
 
 
+def test_dead_units_do_not_stop_it():
+    model, x = dense(), torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        model[0].weight[0], model[0].bias[0] = 0.0, 0.0
+    structure = trace(model, x[:1])
+    plan = structure.bind(Plan({"0": (0, 2, 3, 6)}))
+    small = cut(model, structure, plan)
+    matched = match_outputs(small, model, plan, x, ridge=0.0)
+    with torch.no_grad():
+        before, now = ((network(x) - model(x)).square().mean() for network in (small, matched))
+    assert now < before / 2
+
+
 def test_plans_that_say_nothing_are_refused():
     model = dense()
     with pytest.raises(StructureError, match="carries its slices"):

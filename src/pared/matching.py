@@ -17,8 +17,8 @@ from pared.types import Batch
 
 SAMPLES = 1024
 """How many samples of a loader are looked at."""
-TRIES = 8
-"""How many dampings a step is tried with."""
+TRIES, LEAST = 8, 1e-12
+"""How many dampings a step is tried with; what is less is none, in float64."""
 
 
 def match_outputs(
@@ -80,12 +80,13 @@ def _fitted(of: OfWeights, target: Tensor, steps: int, ridge: float) -> Tensor:
             break
         start = of.weights
         for _ in range(TRIES):
-            of.weights = start + torch.linalg.solve(damped(gram, ridge), slope)
+            factor, failed = torch.linalg.cholesky_ex(damped(gram, ridge))
+            of.weights = start + torch.cholesky_solve(slope[:, None], factor)[:, 0]
             now = (target - of.outputs()).flatten()
-            if now.square().sum() < residual.square().sum():  # False for NaN
+            if not failed and now.square().sum() < residual.square().sum():  # False for NaN
                 residual, ridge = now, ridge / 10
                 break
-            ridge *= 10
+            ridge = 10 * max(ridge, LEAST)
         else:
             of.weights = start
             break
