@@ -206,15 +206,15 @@ SECTIONS = {
 """Results by name -> heading, name of the text, tables; a study that was not run yet has no section."""
 
 TEXTS = {
-    "forecasters": """Test NRMSE over that of the uncut network, geometric means over networks with 95 % intervals in which blocks
-count once. "Plain": units are cut, nothing else. "Repaired": what read them is refitted by least squares
+    "forecasters": """Test NRMSE over that of the uncut network, geometric means over networks with 95 % intervals
+in which blocks count once. "Plain": units are cut, nothing else. "Repaired": what read them is refitted by least squares
 (`pared.compensate`; greedy: after every single removal). "Matched": repaired, then refitted at the output
 (`pared.match_outputs`, which reads no target). The junk index is the published one.
 
 With half of the units gone the index alone multiplies the error; greedy removal with least squares keeps it near that
 of the uncut network, and matched at the output it is that of the uncut network, on logistic-3.99 and Henon, after 30
 epochs and after 1,000. Chosen at random, the same repairs do not get there: which units go does matter. Scaling
-matters, too: with values in [0, 1], as in the published study, networks lean on fewer units than in [-1, 1].""",
+matters, too: of values in [0, 1], as in the published study, half of the units go more easily than in [-1, 1].""",
     "digits": "Units of an MLP on 5,000 digits, removed without training after it; differences over 10 seeds.",
     "layers": "Layers are chosen on validation data, what is left is tested once; differences over 10 seeds.",
     "peers": "At equal parameters and equal training after the cut; differences over 10 seeds.",
