@@ -207,8 +207,8 @@ SECTIONS = {
 
 TEXTS = {
     "forecasters": """Test NRMSE over that of the uncut network, geometric means over networks with 95 % intervals
-in which blocks count once. "Plain": units are cut, nothing else. "Repaired": what read them is refitted by least squares
-(`pared.compensate`; greedy: after every single removal). "Matched": repaired, then refitted at the output
+in which blocks count once. "Plain": units are cut, nothing else. "Repaired": what read them is refitted by least
+squares (`pared.compensate`; greedy: after every single removal). "Matched": repaired, then refitted at the output
 (`pared.match_outputs`, which reads no target). The junk index is the published one.
 
 With half of the units gone the index alone multiplies the error; greedy removal with least squares keeps it near that
