@@ -82,6 +82,16 @@ def test_weights_go_from_every_matrix_and_biases_stay():
         assert torch.equal(weight, twin.get_parameter(name))
 
 
+def test_a_weight_of_every_matrix_stays():
+    model = MLP(3, (2,), seed=0)
+    removal = Weights(model, data(model), mse_loss)
+    scores = removal.scores(criteria.magnitude)
+    small = removal.remove(scores, 0.9).plain
+    assert [int((small.get_parameter(name) != 0).sum()) for name in scores] == [1, 1]
+    with pytest.raises(ValueError, match="removes nothing from so few weights"):
+        removal.remove(scores, 0.01)
+
+
 @settings(max_examples=4, deadline=None)
 @given(seed=st.integers(0, 10**6), share=st.floats(0.1, 0.9), optimiser=st.sampled_from(["adam", "adamw"]))
 def test_training_that_starts_held_is_training_with_masks(seed, share, optimiser):

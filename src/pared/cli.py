@@ -124,7 +124,7 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
             "seeds": seeds if seeds is not None else short.get("seeds"),
             "what": what,
             "criterion": criterion,
-            "ratios": ratios if ratios == "search" else numbers("--ratios", ratios, float),
+            "ratios": ratios if ratios == "search" else numbers("--ratios, unless it is search,", ratios, float),
             "thresholds": numbers("--thresholds", thresholds, float),
             "scope": scope,
             "keep": words(keep),

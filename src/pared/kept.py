@@ -73,7 +73,11 @@ class CriteriaComparison:
 
     def against_random(self, criterion: str, ratio: float, repair: Repair) -> Comparison | None:
         """Error under the criterion (first) and under every random order of the same network (second)."""
-        own, others = (self._found.get((name, ratio, repair), ()) for name in (criterion, RANDOM))
+        return self.against(criterion, RANDOM, ratio, repair)
+
+    def against(self, criterion: str, other: str, ratio: float, repair: Repair) -> Comparison | None:
+        """Error under one criterion (first) and another (second) on the same networks; None where there is no pair."""
+        own, others = (self._found.get((name, ratio, repair), ()) for name in (criterion, other))
         pairs = [(a.metrics, b.metrics, self.blocks[a.network]) for a in own for b in others if a.network == b.network]
         return self.yardstick.compared(pairs, "test")
 

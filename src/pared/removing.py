@@ -14,7 +14,7 @@ from pared.compensate import Refit, refits, refitted_copy
 from pared.data.batches import example
 from pared.masks import mask_weights, select_weights
 from pared.reconstruct import refit_layers
-from pared.selection import select
+from pared.selection import Count, select
 from pared.signals import check_masks, prunable
 from pared.surgery import Plan, Structure, by_unit, cut, trace
 from pared.training import Fit
@@ -87,7 +87,7 @@ class Units:
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of a network: the same share of every weight matrix becomes zero; biases stay."""
+    """Weights of a network: the same share of every weight matrix becomes zero, all but one at most; biases stay."""
 
     model: nn.Module
     batch: Batch
@@ -111,8 +111,15 @@ class Weights:
         return criteria.random(self.model, self.batch, self.loss, seed=seed, of="weights")
 
     def remove(self, scores: Scores, ratio: float) -> Removed:
-        """The lowest-scored weights of every parameter go; repaired by `reconstruct.refit_layers`."""
-        masks = select_weights(scores, ratio, "layer")
+        """The lowest-scored weights of every parameter go; repaired by `reconstruct.refit_layers`.
+
+        Raises ValueError where that are none.
+        """
+        counts = {name: min(round(ratio * values.numel()), values.numel() - 1) for name, values in scores.items()}
+        gone = {name: Count(count) for name, count in counts.items() if count > 0}
+        if not gone:
+            raise ValueError(f"a share of {ratio:g} removes nothing from so few weights; ask for more")
+        masks = {name: select_weights({name: scores[name]}, count)[name] for name, count in gone.items()}
         repaired = refit_layers(self.model, self.batch, self.loss, masks).model
         return Removed(mask_weights(self.model, masks), repaired, held_at_zero(repaired, masks))
 

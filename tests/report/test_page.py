@@ -171,6 +171,13 @@ def test_the_page_says_what_was_removed(undrawn, what, removed, sizes):
     assert ("Recurrent weights of the first layer" in source) == (what == "units")
 
 
+def test_ratios_of_single_layers_are_named_in_their_order(undrawn):
+    record = example_record()
+    assert "Ratios of single layers" not in text(page(record))
+    record["candidates"][1] |= {"label": "ratios 0.5/0.25", "ratios": {"recurrent.0.l0": 0.5, "<head>": 0.25}}
+    assert "Ratios of single layers stand in the order recurrent.0.l0, <head>." in text(page(record))
+
+
 def test_paper_count_is_pooled():
     record = example_record()
     hits = sum(naive(record, "cut", "test.free_hits"))
