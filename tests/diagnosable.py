@@ -53,13 +53,13 @@ def dense(split, loss=mse_loss, adjust=lambda model: None):
 
     def build(recipe, seed):
         model = MLP(split.train.x.shape[1], recipe.hidden, outputs, recipe.activation, seed)
+        with torch.no_grad():
+            adjust(model)
         if recipe.dropout:
             parts = []
             for part in model.layers:
                 parts += [part] if isinstance(part, nn.Linear) else [part, nn.Dropout(recipe.dropout)]
             model = nn.Sequential(*parts)
-        with torch.no_grad():
-            adjust(model)
         return model
 
     return Problem(build, split, loss)

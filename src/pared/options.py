@@ -54,7 +54,7 @@ def is_given(context: typer.Context, name: str) -> bool:
 
 def refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:
     """Raises DataError where one of these options was given."""
-    given = [name for name in names if is_given(context, name)]
+    given = [name.replace("_", "-") for name in names if is_given(context, name)]
     if given:
         raise DataError(f"--{', --'.join(given)} {why}")
 

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from pared import store
-from pared.diagnose.subject import Source, Subject, of_folder, of_series, of_table
+from pared.diagnose.subject import Source, Subject, of_data, of_folder
 from pared.diagnose.words import (
     advice_lines,
     finding_lines,
@@ -22,9 +22,9 @@ from pared.diagnose.words import (
     tuning_lines,
 )
 from pared.models.mlp import Activation
-from pared.models.recurrent import Cell
-from pared.options import Kind, is_table
-from pared.settings import RunConfig
+from pared.models.recurrent import Cell, Init
+from pared.options import Column, Features, ForSeries, ForTables, TaskName, is_given, is_table, refuse, refuse_others
+from pared.settings import Predict, RunConfig, TableConfig
 from pared.terminal import (
     INTERRUPTED,
     clear_errors,
@@ -43,11 +43,15 @@ from pared.tuning.tuning import tune
 from pared.types import DataError
 
 SEEDS, SEEDS_AUTO = 3, 5
-OF_DATA = (
-    "column", "features", "task", "window", "horizon", "cell", "recurrent", "hidden", "activation", "epochs", "lr",
-    "batch_size", "seed", "block",
-)  # fmt: skip
+TRAINING = ("epochs", "lr", "batch_size", "seed")
+OF_DATA = ("column", "features", "task", "block", "file", *ForSeries, *ForTables, *TRAINING)
 """Options that make no sense for a run, which has its settings."""
+LAYERS = ("recurrent", "dense", "hidden")
+DEFAULT, DEFAULT_TABLE = RunConfig(), TableConfig("classification")
+RULES_HELP = "literal: rules of thumb as they are often written down, to see where they lead."
+FILE_HELP = "DATA: settings of a search or a run; options given beside it count more."
+OUT_HELP = "Write findings and configurations to this new JSON file."
+SETTINGS_HELP = "Write the settings that are proposed to this new file, for `pared run DATA --config`."
 
 
 def diagnose_command(  # noqa: PLR0913  (one parameter an option)
@@ -58,28 +62,29 @@ def diagnose_command(  # noqa: PLR0913  (one parameter an option)
     auto: Annotated[
         bool, option("Diagnosis", "Make the changes, keep what helps, until nothing does.", "--auto")
     ] = False,
-    rules: Annotated[
-        Literal["measured", "literal"], option("Diagnosis", "literal: rules of thumb as they are often written down.")
-    ] = "measured",
+    rules: Annotated[Literal["measured", "literal"], option("Diagnosis", RULES_HELP)] = "measured",
     most: Annotated[int, option("Diagnosis", "Changes tried at most, with --auto.", least=1)] = 12,
     data: Annotated[str | None, option("Data", "RUN: where its CSV file is, if not here.")] = None,
-    column: Annotated[str | None, option("Data", "CSV: the column to predict.")] = None,
-    features: Annotated[str, option("Data", "CSV: further input columns, by comma.")] = "",
-    task: Annotated[Kind | None, option("Data", "CSV: forecast a series (default), or read a table.")] = None,
-    window: Annotated[int, option("Data", "Past values the network sees; 0: what suits the series.")] = 0,
-    horizon: Annotated[int, option("Data", "How many steps ahead to forecast.")] = 1,
+    column: Column = None,
+    features: Features = "",
+    task: TaskName = None,
+    window: Annotated[int, option("Data", "Past values the network sees; 0: what suits the series.")] = DEFAULT.window,
+    horizon: Annotated[int, option("Data", "How many steps ahead to forecast.")] = DEFAULT.horizon,
+    predict: Annotated[Predict, option("Data", "What the network puts out.")] = DEFAULT.predict,
     block: Annotated[int | None, option("Data", "Which block or fold (default: the newest).")] = None,
-    cell: Annotated[Cell, option("Network", "Series: kind of the recurrent layers.")] = RunConfig().cell,
+    cell: Annotated[Cell, option("Network", "Series: kind of the recurrent layers.")] = DEFAULT.cell,
     recurrent: Annotated[str, option("Network", "Series: units of the recurrent layers.")] = "16,4",
+    dense: Annotated[str, option("Network", "Series: units of the hidden dense layers; '' for none.")] = "4",
+    init: Annotated[Init, option("Network", "Series: law of the initial weights.")] = DEFAULT.init,
     hidden: Annotated[str, option("Network", "Table: units of the hidden layers.")] = "64,32",
-    activation: Annotated[Activation, option("Network", "Table: what follows them.")] = "relu",
+    activation: Annotated[Activation, option("Network", "Table: what follows them.")] = DEFAULT_TABLE.activation,
+    file: Annotated[Path | None, option("Network", FILE_HELP, "--config")] = None,
     epochs: Annotated[int | None, option("Training", "Epochs (default 300, of a table 200).")] = None,
-    lr: Annotated[float, option("Training", "Learning rate.")] = RunConfig().lr,
+    lr: Annotated[float, option("Training", "Learning rate.")] = DEFAULT.lr,
     batch_size: Annotated[int | None, option("Training", "Examples in one step (default 64, of a table 32).")] = None,
-    seed: Annotated[int, option("Training", "First seed.")] = 0,
-    file: Annotated[
-        Path | None, option("Output", "Write findings and configurations to this new JSON file.", "--out")
-    ] = None,
+    seed: Annotated[int, option("Training", "First seed.")] = DEFAULT.seed,
+    found: Annotated[Path | None, option("Output", OUT_HELP, "--out")] = None,
+    settings: Annotated[Path | None, option("Output", SETTINGS_HELP)] = None,
     jobs: Annotated[int, option("Output", "Networks trained at a time; 0: one a processor.", least=0)] = 0,
 ) -> None:
     """Say what is wrong with a network, by measurement, and the one thing to change.
@@ -90,33 +95,36 @@ def diagnose_command(  # noqa: PLR0913  (one parameter an option)
     Test data are never looked at.
     """
     with clear_errors():
-        if file is not None and file.exists():
-            raise DataError(f"{file} exists and is not overwritten; choose another --out")
+        for path in (found, settings):
+            if path is not None and path.exists():
+                raise DataError(f"{path} exists and is not overwritten; choose another name")
         seeds = SEEDS_AUTO if auto else SEEDS
-        if Path(subject).is_dir():
-            given = [name for name in OF_DATA if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"]
-            if given:
-                told = ", --".join(name.replace("_", "-") for name in given)
-                raise DataError(f"--{told} make no sense for a run, which has its settings")
-            found = of_folder(Path(subject), data, seeds)
-        else:
-            if data is not None:
-                raise DataError("--data is for a run, to say where its CSV file is")
-            training = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed}
-            shared: dict[str, Any] = {name: value for name, value in training.items() if value is not None}
-            source = Source(subject, column, words(features), task)
-            if is_table(subject, task):
-                layers = numbers("--hidden", hidden, int)
-                found = of_table(source, {"hidden": layers, "activation": activation, **shared}, seeds, block)
-            else:
-                layers = numbers("--recurrent", recurrent, int)
-                config = RunConfig(cell, layers, window=window, horizon=horizon, **shared)
-                found = of_series(source, config, seeds, block)
+        own = _of_run(context, seeds) if Path(subject).is_dir() else _of_data(context, seeds)
         torch.set_num_threads(1)
-        _say(f"{found.source.name}, block {found.block}: {described(found.recipe)}")
-        record = _follow(found) if rules == "literal" else _diagnose(found, auto, most, jobs or processors())
-        if file is not None:
-            store.write_record(file.parent, record, file.name)
+        _say(f"{own.source.name}, block {own.block}: {described(own.recipe)}")
+        record = _follow(own) if rules == "literal" else _diagnose(own, auto, most, jobs or processors())
+        if found is not None:
+            store.write_record(found.parent, record, found.name)
+        if settings is not None:
+            store.write_settings(settings, type(own.settings)(**record["proposed"]))
+
+
+def _of_run(context: typer.Context, seeds: int) -> Subject:
+    refuse(context, OF_DATA, "make no sense for a run, which has its settings")
+    return of_folder(Path(context.params["subject"]), context.params["data"], seeds)
+
+
+def _of_data(context: typer.Context, seeds: int) -> Subject:
+    told = context.params
+    refuse(context, ("data",), "is for a run, to say where its CSV file is")
+    source = Source(told["subject"], told["column"], words(told["features"]), told["task"])
+    table = is_table(source.data, source.task)
+    refuse_others(context, table)
+    own = (*(ForTables if table else ForSeries), *TRAINING)
+    given = {name: told[name] for name in own if is_given(context, name)}
+    given |= {name: numbers(f"--{name}", given[name], int) for name in LAYERS if name in given}
+    base = store.read_settings(told["file"]) if told["file"] else None
+    return of_data(source, base, given, seeds, told["block"])
 
 
 def _follow(subject: Subject) -> dict[str, Any]:
@@ -124,7 +132,8 @@ def _follow(subject: Subject) -> dict[str, Any]:
     with _interruptible([]):
         path = follow(subject.problem, subject.recipe, subject.seeds[0])
     _say(*literal_lines(path))
-    return {"ended": path.ended, "configurations": [subject.configuration(recipe) for recipe in path.recipes]}
+    configurations = [subject.configuration(recipe) for recipe in path.recipes]
+    return {"ended": path.ended, "proposed": configurations[-1], "configurations": configurations}
 
 
 def _diagnose(subject: Subject, auto: bool, most: int, jobs: int) -> dict[str, Any]:
@@ -140,8 +149,11 @@ def _diagnose(subject: Subject, auto: bool, most: int, jobs: int) -> dict[str, A
     _say(*repeated_lines(subject, examination), *finding_lines(diagnosis, SEEDS))
     _say(*advice_lines(advice, diagnosis.recipe))
     _say(*(tuning_lines(subject, tuning) if tuning else next_lines(subject, diagnosis)))
+    proposal = diagnosis.proposal.change if diagnosis.proposal and not tuning else None
+    proposed = proposal.of(diagnosis.recipe) if proposal else diagnosis.recipe
     return {
         "verdict": diagnosis.verdict,
+        "proposed": subject.configuration(proposed),
         "losses": diagnosis.losses,
         "findings": [asdict(finding) for finding in (*diagnosis.findings, *advice)],
         "steps": [asdict(step) for step in steps],

@@ -1,17 +1,17 @@
 """What is diagnosed: the full network of a run or of data, on one block, as a problem and a recipe."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from pared import run, run_table, store
-from pared.data import TABLES, Block, Series, Table, builtin, load
-from pared.options import Kind, table_of
+from pared.data import TABLES, Block, Series, Table, builtin
+from pared.options import Kind, read
 from pared.settings import RunConfig, TableConfig
 from pared.study import member_seed
 from pared.training import Fit
@@ -22,7 +22,7 @@ FIXED = {"optimiser", "warm", "stop", "scale", "apart"}
 """Fields of a recipe that a run decides by itself: it scales and splits its data, and keeps the best epoch."""
 WARM = 0.1
 
-C = TypeVar("C", bound=RunConfig | TableConfig)
+Config = RunConfig | TableConfig
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,9 @@ class Source:
         options = {"column": self.column, "features": ",".join(self.features), "task": self.task}
         return " ".join([shlex.quote(self.data), *(f"--{k} {shlex.quote(v)}" for k, v in options.items() if v)])
 
-    def series(self) -> Series:
-        """Raises DataError where it cannot be read as one."""
-        return load(self.data, self.column, self.features)
-
-    def table(self) -> Table:
-        """Raises DataError where it cannot be read as one."""
-        return table_of(self.data, self.column, self.features, self.task)
+    def read(self) -> Series | Table:
+        """Raises DataError where it cannot be read."""
+        return read(self.data, self.column, self.features, self.task)
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ class Subject:
     """
 
     source: Source
-    settings: RunConfig | TableConfig
+    settings: Config
     usual: dict[str, Any]
     problem: Problem
     recipe: Recipe
@@ -81,28 +77,65 @@ class Subject:
         return self.stored is not None and len(own) == len(self.stored) and np.allclose(own, self.stored, rtol=1e-3)
 
 
-def of_series(source: Source, config: RunConfig, seeds: int, block: int | None = None) -> Subject:
-    """The network of a series on a block, by default the newest. Raises DataError as `run.prepare` does."""
-    series = source.series()
-    columns = len(series.columns)
+def of_data(
+    source: Source, base: Config | None, given: Mapping[str, Any], seeds: int, block: int | None = None
+) -> Subject:
+    """The network of a series or a table on a block, by default the newest (of a table: the last fold).
+
+    `base` are its settings, by default a run's; `given` settings count more. Raises DataError where data and settings
+    do not go together, and as `run.prepare` and `run_table.job` do.
+    """
+    data = source.read()
+    usual: Config = TableConfig(data.task) if isinstance(data, Table) else RunConfig()
+    if base is not None and type(base) is not type(usual):
+        raise DataError(f"the settings are those of a network for other data than {source.name}")
+    settings = replace(base or usual, **given)
+    if isinstance(data, Table) and isinstance(settings, TableConfig):
+        blocks: Sequence[Block] = run_table.job(data, settings).blocks
+    elif isinstance(data, Series) and isinstance(settings, RunConfig):
+        blocks = run.prepare(data, settings)
+    numbers = [each.block for each in blocks]
+    if block is not None and block not in numbers:
+        raise DataError(f"{source.name} has the blocks {numbers[0]} to {numbers[-1]}, got {block}")
+    own = blocks[-1] if block is None else blocks[numbers.index(block)]
+    recipe = recipe_of(settings)
+    heeded = frozenset(name for name in FIELDS - FIXED if hasattr(settings, name)) | {"hidden"}
+    problem = Problem(_builder(data, settings), own, settings.task.loss, heeded)
+    members = tuple(member_seed(own.block, settings.seed + k) for k in range(seeds))
+    return Subject(source, settings, asdict(usual), problem, recipe, own.block, members)
+
+
+def _builder(data: Series | Table, settings: Config) -> Callable[[Recipe, int], nn.Module]:
+    """Recipe, seed -> the network that a run with these settings would train."""
 
     def build(recipe: Recipe, seed: int) -> nn.Module:
-        return configured(config, recipe).network(columns, {}, seed)
+        own = configured(settings, recipe)
+        if isinstance(own, RunConfig) and isinstance(data, Series):
+            return own.network(len(data.columns), {}, seed)
+        assert isinstance(own, TableConfig)
+        assert isinstance(data, Table)
+        return own.network(len(data.encoding.names), data.encoding.outputs, {}, seed)
 
-    usual = asdict(RunConfig())
-    return _subject(source, run.prepare(series, config), (config, usual), build, seeds, block)
+    return build
 
 
-def of_table(source: Source, told: dict[str, Any], seeds: int, block: int | None = None) -> Subject:
-    """The network of a table on a fold, by default the last; `told`: settings. Raises DataError as `run_table.job`."""
-    table = source.table()
-    config, usual = TableConfig(**({"predicts": table.task} | told)), asdict(TableConfig(table.task))
-    inputs, outputs = len(table.encoding.names), table.encoding.outputs
+def recipe_of(settings: Config) -> Recipe:
+    """The settings as a recipe."""
+    shared = {name: getattr(settings, name) for name in FIELDS - FIXED if hasattr(settings, name)}
+    return Recipe(warm=WARM, stop="best", **(shared | {"hidden": getattr(settings, _layers(settings))}))
 
-    def build(recipe: Recipe, seed: int) -> nn.Module:
-        return configured(config, recipe).network(inputs, outputs, {}, seed)
 
-    return _subject(source, run_table.job(table, config).blocks, (config, usual), build, seeds, block)
+def configured(base: Config, recipe: Recipe) -> Config:
+    """A run's settings with what a recipe says. Raises DataError for what makes no network."""
+    values: dict[str, Any] = {
+        name: value for name, value in recipe.as_dict().items() if name != "hidden" and hasattr(base, name)
+    }
+    return replace(base, **(values | {_layers(base): recipe.hidden}))
+
+
+def _layers(settings: Config) -> str:
+    """The setting that a recipe calls `hidden`."""
+    return "recurrent" if isinstance(settings, RunConfig) else "hidden"
 
 
 def of_folder(folder: Path, data: str | None, seeds: int) -> Subject:
@@ -120,17 +153,12 @@ def of_folder(folder: Path, data: str | None, seeds: int) -> Subject:
         stored = tuple(np.nan if value is None else float(value) for value in curve)
     except (KeyError, TypeError, ValueError) as error:
         raise store.damaged(folder / store.RECORD, error) from error
-    settings = replace(settings, seed=seed)
     built_in = data is None and _is_builtin(name)
     if not built_in and not Path(data or name).is_file():
         raise DataError(f"{folder} was made from {name}, and {data or name} is no file here; say where with --data")
-    source = Source(name) if built_in else Source(data or name, columns[0], columns[1:])
-    if isinstance(settings, TableConfig):
-        task = None if built_in else settings.predicts
-        found = of_table(replace(source, task=task), asdict(settings), seeds, block)
-    else:
-        found = of_series(source, settings, seeds, block)
-    return replace(found, stored=stored)
+    task = settings.predicts if isinstance(settings, TableConfig) else None
+    source = Source(name) if built_in else Source(data or name, columns[0], columns[1:], task)
+    return replace(of_data(source, settings, {"seed": seed}, seeds, block), stored=stored)
 
 
 def _is_builtin(name: str) -> bool:
@@ -138,37 +166,3 @@ def _is_builtin(name: str) -> bool:
         return name in TABLES or bool(builtin(name))
     except DataError:  # a file's name
         return False
-
-
-def configured(base: C, recipe: Recipe) -> C:
-    """A run's settings with what a recipe says. Raises DataError for what makes no network."""
-    values: dict[str, Any] = {
-        name: value for name, value in recipe.as_dict().items() if name != "hidden" and hasattr(base, name)
-    }
-    return replace(base, **(values | {_layers(base): recipe.hidden}))
-
-
-def _layers(config: RunConfig | TableConfig) -> str:
-    """The setting that a recipe calls `hidden`."""
-    return "recurrent" if isinstance(config, RunConfig) else "hidden"
-
-
-def _subject(
-    source: Source,
-    blocks: Sequence[Block],
-    settings: tuple[RunConfig | TableConfig, dict[str, Any]],
-    build: Callable[[Recipe, int], nn.Module],
-    seeds: int,
-    block: int | None,
-) -> Subject:
-    config, usual = settings
-    numbers = [each.block for each in blocks]
-    if block is not None and block not in numbers:
-        raise DataError(f"{source.name} has the blocks {numbers[0]} to {numbers[-1]}, got {block}")
-    own = blocks[-1] if block is None else blocks[numbers.index(block)]
-    shared = {name: getattr(config, name) for name in FIELDS - FIXED if hasattr(config, name)}
-    shared["hidden"] = getattr(config, _layers(config))
-    recipe = Recipe(warm=WARM, stop="best", **shared)
-    problem = Problem(build, own, config.task.loss, frozenset(shared))
-    members = tuple(member_seed(own.block, config.seed + k) for k in range(seeds))
-    return Subject(source, config, usual, problem, recipe, own.block, members)

@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from pared.diagnose.subject import Subject
+from pared.options import ForSeries, ForTables
 from pared.tuning import Diagnosis, Examination, Finding, LiteralTuning, Step, Tuning
 from pared.tuning.literal import Observed
 from pared.tuning.recipe import Recipe, described, difference
 
-OPTIONS = (
-    "window", "horizon", "cell", "recurrent", "hidden", "activation", "epochs", "lr", "batch_size", "weight_decay",
-    "clip", "dropout", "seed",
-)  # fmt: skip
+OPTIONS = (*ForSeries, *ForTables, "epochs", "lr", "batch_size", "seed")
 """Settings that are options of `pared run` of the same name."""
+NO_OPTIONS = ("weight_decay", "clip", "dropout", "schedule")
+"""Settings that it takes from a file alone."""
 
 
 def finding_lines(diagnosis: Diagnosis, trainings: int) -> Iterator[str]:
@@ -89,13 +89,12 @@ def repeated_lines(subject: Subject, examination: Examination) -> Iterator[str]:
 def command_for(subject: Subject, recipe: Recipe) -> str:
     """The `pared run` of a recipe: what differs from that command's defaults."""
     usual, settings = subject.usual, subject.configuration(recipe)
-    told = [
-        f"--{name.replace('_', '-')} {_option(settings[name])}"
-        for name in OPTIONS
-        if settings.get(name) != usual.get(name)
-    ]
+    changed = [name for name in OPTIONS if name in settings and settings[name] != usual[name]]
+    if any(settings[name] != usual[name] for name in NO_OPTIONS):
+        return f"pared run {subject.source.words} --config FILE, with the FILE that --settings FILE writes"
+    told = [f"--{name.replace('_', '-')} {_option(settings[name])}" for name in changed]
     return " ".join(["pared run", subject.source.words, *told])
 
 
 def _option(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return (",".join(map(str, value)) or "''") if isinstance(value, tuple) else str(value)

@@ -1,5 +1,6 @@
 """What is wrong with a training, by measurement: findings, each with its evidence and the one change to try."""
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -195,13 +196,16 @@ class Examination:
 def experiments(seen: Seen, limits: Thresholds) -> dict[str, tuple[Change, ...]]:
     """What is tried to see what is missing: name -> changes, of which the first that the problem allows is made."""
     recipe = seen.recipe
+    beyond = seen.network.rough > limits.rough or recipe.lr > (seen.rates.lowest or math.inf)
     return {
         "longer": (remedies.longer(seen),),
         "wider": (remedies.wider(recipe),),
         "best": (remedies.best_epoch(recipe),),
         "decayed": remedies.decayed(recipe, seen.data.examples),
         "dropout": (remedies.more_dropout(recipe),),
-    } | ({"slower": (remedies.slower(recipe),)} if seen.network.rough > limits.rough else {})
+        "slower": (remedies.lower(seen),) if beyond else (),
+        "faster": remedies.higher(seen),
+    }
 
 
 def conclude(

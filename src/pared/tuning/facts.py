@@ -35,12 +35,13 @@ class NetworkFacts:
 
     diverged     whether training ended in a loss that is not finite;
     start, constant, end   training loss of the untrained network, of the best constant output, of the trained network;
+    guess        validation loss of that constant output, in the units that the data came in;
     train, validation, gap   on as many examples of each, in the units that the data came in; validation - train;
     reported     the training loss of the last epoch as `fit` reports it: dropout active, averaged over the epoch;
     noise        how much dropout (training mode) adds to `end`;
     reference    validation loss of the reference, None without one; `above`: what the network's is above it;
     useful       what the best constant's validation loss is above that of the reference: what there is to learn;
-    spread       of the outputs over that of the targets (classes: 0 where all examples get the same one, else 1);
+    spread       deviation of the outputs (of classes, their probabilities) over that of the targets;
     dead         share of ReLU units that are zero on all training examples, in the layer that has most of them;
                  `born_dead`: of the untrained network;
     rough        by how much the logarithm of the training loss rises from epoch to epoch (a fall counts as 0), mean
@@ -52,6 +53,7 @@ class NetworkFacts:
     diverged: bool
     start: float
     constant: float
+    guess: float
     end: float
     train: Mean
     validation: Mean
@@ -74,6 +76,11 @@ class NetworkFacts:
         least = min(self.start, self.constant)
         return 1 - self.end / least if least > 0 else 0.0
 
+    @property
+    def generalised(self) -> float:
+        """Share of the best constant's validation loss that training took away."""
+        return 1 - self.validation.value / self.guess if self.guess > 0 else 0.0
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -92,15 +99,17 @@ def network_facts(problem: Problem, data: Prepared, attempt: Attempt, reference:
     fit, loss, looked = attempt.fit, problem.loss, evenly(data.train, LOOKED_AT)
     constant = best_constant(data.train.y, attempt.start, looked.x)
     train, validation = mean_of(attempt.train), mean_of(attempt.validation)
+    y = data.validation.y
+    guesses = losses_of(problem, data, constant.expand(len(y), *constant.shape), y)
     above = useful = by_reference = None
     if reference is not None:
-        y = data.validation.y
         losses = losses_of(problem, data, reference.validation.float(), y)
         above, by_reference = mean_of(attempt.validation - losses), float(losses.mean())
-        useful = mean_of(losses_of(problem, data, constant.expand(len(y), -1), y) - losses)
+        useful = mean_of(guesses - losses)
     return NetworkFacts(
         diverged=fit.diverged,
         start=evaluate_loss(attempt.start, looked, loss),
+        guess=float(guesses.mean()),
         constant=float(loss(constant.expand(len(looked.y), *constant.shape), looked.y)),
         end=math.inf if fit.diverged else evaluate_loss(fit.model, looked, loss),
         train=train,
@@ -133,9 +142,13 @@ def best_constant(y: Tensor, model: nn.Module, x: Tensor) -> Tensor:
 
 
 def spread(out: Tensor, y: Tensor) -> float:
-    """Deviation of the outputs over that of the targets, the least of any column; of classes whether they differ."""
+    """Deviation of the outputs over that of the targets, the least of any column.
+
+    Of classes, deviations of all probabilities from their means together, over those of the true 0 and 1.
+    """
     if not y.is_floating_point():
-        return float(bool((out.argmax(dim=1) != out[0].argmax()).any()))
+        found, truth = out.softmax(dim=1), torch.eye(out.shape[1])[y]
+        return float((found.var(dim=0).sum() / truth.var(dim=0).sum()).sqrt())
     of_targets = y.reshape(len(y), -1).std(dim=0)
     ratio = out.reshape(len(out), -1).std(dim=0)[of_targets > 0] / of_targets[of_targets > 0]
     return float(ratio.min()) if len(ratio) else 1.0

@@ -100,14 +100,14 @@ def for_vanishing(seen: Seen) -> tuple[Change, ...]:
 def for_dead(seen: Seen, born: bool) -> tuple[Change, ...]:
     """Smaller steps where training killed them; a function without a dead side."""
     tanh = Change({"activation": "tanh"})
-    return (tanh,) if born else (_lower(seen), tanh)
+    return (tanh,) if born else (lower(seen), tanh)
 
 
 def for_instability(seen: Seen) -> tuple[Change, ...]:
     """Smaller steps; clipping."""
     clip = rounded(usual_norm(seen))
     own = seen.recipe.clip
-    return (_lower(seen), *((Change({"clip": clip}),) if own is None or clip < own else ()), slower(seen.recipe))
+    return (lower(seen), *((Change({"clip": clip}),) if own is None or clip < own else ()), slower(seen.recipe))
 
 
 def for_constant(seen: Seen) -> tuple[Change, ...]:
@@ -153,10 +153,15 @@ def for_overfit(seen: Seen, first: str = "best") -> tuple[Change, ...]:
     return tuple(chain(found.pop(first), *found.values()))
 
 
-def _lower(seen: Seen) -> Change:
+def lower(seen: Seen) -> Change:
     """The rate of the range test where it is lower, else a third."""
-    lower = [change for change in suggested_rate(seen) if change.values["lr"] < seen.recipe.lr]
-    return lower[0] if lower else slower(seen.recipe)
+    found = [change for change in suggested_rate(seen) if change.values["lr"] < seen.recipe.lr]
+    return found[0] if found else slower(seen.recipe)
+
+
+def higher(seen: Seen) -> tuple[Change, ...]:
+    """The rate of the range test where it is three times this one or more."""
+    return tuple(change for change in suggested_rate(seen) if change.values["lr"] >= 3 * seen.recipe.lr)
 
 
 def _gates(recipe: Recipe) -> tuple[Change, ...]:

@@ -103,11 +103,13 @@ def vanishing_gradients(seen: Seen, limit: Thresholds) -> Draft | None:
     """The gradient shrinks on its way back, and nothing was learnt. A small gradient alone says nothing."""
     depth, time = seen.watch.vanishing
     left = min(depth, time)
-    if seen.network.learnt >= limit.learnt or not left < limit.vanished:
+    learnt = min(seen.network.learnt, seen.network.generalised)
+    if learnt >= limit.learnt or not left < limit.vanished:
         return None
     where = "the first step of a window" if time == left else "the first hidden layer"
-    evidence = {"left": left, "depth": depth, "time": time, "learnt": seen.network.learnt}
-    reason = f"early in training the gradient at {where} is {left:.1g} of that at the last, and {_little(seen)}"
+    evidence = {"left": left, "depth": depth, "time": time, "learnt": learnt}
+    what = f"only {learnt:.0%} of the loss is gone" if learnt > 0 else "nothing was learnt"
+    reason = f"early in training the gradient at {where} is {left:.1g} of that at the last, and {what}"
     return Draft("vanishing gradients", evidence, reason, remedies.for_vanishing(seen))
 
 
@@ -124,19 +126,20 @@ def dead_relus(seen: Seen, limit: Thresholds) -> Draft | None:
 
 
 def unstable(seen: Seen, limit: Thresholds) -> Draft | None:
-    """The loss grows or jumps, and smaller steps help."""
+    """The loss grows, or it jumps or the steps are beyond what a range test bears, and smaller ones help."""
     network = seen.network
     evidence = {"end over start": network.end / network.start, "rough": network.rough, "lr": seen.recipe.lr}
     if network.diverged or network.end > limit.diverged * network.start:
         reason = "the loss grew without bounds"
     elif network.rough > limit.rough and network.end > network.constant:
         reason = f"the loss jumps ({network.rough:.0%} up an epoch) and ends above that of a constant"
-    elif network.rough > limit.rough and _helps(seen, "slower", limit):
+    elif _helps(seen, "slower", limit):
         gain = seen.effects["slower"][1]
-        evidence |= {"gain of a third of the rate": gain.share}
-        reason = (
-            f"the loss jumps ({network.rough:.0%} up an epoch), and a third of the rate takes {gain.share:.0%} off it"
-        )
+        evidence |= {"lowest in the range test": seen.rates.lowest or 0.0, "gain of a lower rate": gain.share}
+        signs = f"the loss jumps ({network.rough:.0%} up an epoch)"
+        if network.rough <= limit.rough:
+            signs = f"the rate, {seen.recipe.lr:.2g}, is above that of the lowest loss in a range test"
+        reason = f"{signs}, and a lower one takes {gain.share:.0%} off the validation loss"
     else:
         return None
     return Draft("unstable", evidence, reason, remedies.for_instability(seen))
@@ -243,6 +246,16 @@ def overfit(seen: Seen, limit: Thresholds) -> Draft | None:
     return None
 
 
+def learning_rate(seen: Seen, limit: Thresholds) -> Draft | None:
+    """The range test suggests a much higher rate, and it lowers the validation loss."""
+    if not _helps(seen, "faster", limit):
+        return None
+    gain, remedy = seen.effects["faster"][1], remedies.suggested_rate(seen)
+    evidence = {"lr": seen.recipe.lr, "steepest": seen.rates.steepest or 0.0, "lowest": seen.rates.lowest or 0.0}
+    reason = f"the rate that a range test suggests takes {gain.share:.0%} off the validation loss"
+    return Draft("learning rate", evidence | {"gain": gain.share}, reason, remedy)
+
+
 def uneven_split(seen: Seen, limit: Thresholds) -> Draft | None:
     """Validation examples that are easier than those trained on, in the same mode: no sign of underfit."""
     gap = seen.network.gap
@@ -276,14 +289,15 @@ RULES: tuple[Rule, ...] = (
     leaky_split,
     wrong_scale,
     exploding_gradients,
-    vanishing_gradients,
     dead_relus,
+    vanishing_gradients,
     unstable,
     constant_predictor,
     label_noise,
     budget_too_small,
     underfit,
     overfit,
+    learning_rate,
     uneven_split,
     dropout_artefact,
 )
@@ -306,8 +320,3 @@ def _harms(seen: Seen, experiment: str, limit: Thresholds) -> bool:
         return False
     train, validation = seen.effects[experiment]
     return train.gain > 0 and validation.harms and -validation.share >= limit.gain
-
-
-def _little(seen: Seen) -> str:
-    learnt = seen.network.learnt
-    return f"training took away {learnt:.0%} of the loss" if learnt > 0 else "nothing was learnt"
