@@ -214,7 +214,8 @@ squares (`pared.compensate`; greedy: after every single removal). "Matched": rep
 With half of the units gone the index alone multiplies the error; greedy removal with least squares keeps it near that
 of the uncut network, and matched at the output it is that of the uncut network, on logistic-3.99 and Henon, after 30
 epochs and after 1,000 (on the laser a tenth above). Chosen at random, the same repairs do not get there: which units
-go does matter. Scaling matters, too: of values in [0, 1], as in the published study, half of the units go more easily than in [-1, 1].""",
+go does matter. Scaling matters, too: of values in [0, 1], as in the published study, half of the units go more easily
+than in [-1, 1].""",
     "digits": "Units of an MLP on 5,000 digits, removed without training after it; differences over 10 seeds.",
     "layers": "Layers are chosen on validation data, what is left is tested once; differences over 10 seeds.",
     "peers": "At equal parameters and equal training after the cut; differences over 10 seeds.",
