@@ -285,6 +285,21 @@ def test_a_network_that_dies_as_a_whole_keeps_a_unit_of_each_layer():
     torch.testing.assert_close(small(inputs(4, 3)), model[4].bias.expand(4, 2), atol=0, rtol=0)
 
 
+def test_cells_stay_more_than_a_projection_that_is_the_output():
+    class Projecting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.LSTM(3, 4, proj_size=2)
+
+        def forward(self, x):
+            return self.rnn(x)[0]
+
+    model = seeded(Projecting)
+    with torch.no_grad():
+        model.rnn.weight_hr_l0[:, 1:3] = 0.0
+    assert sheds(model, inputs(2, 5, 3))[0].rnn.hidden_size == 3
+
+
 def test_what_is_not_known_stays():
     class Odd(nn.Module):
         """The first reader's weight is used transposed as well, and a comparison stands before the second reader."""

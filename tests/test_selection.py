@@ -298,10 +298,21 @@ def test_cells_stay_more_than_what_they_are_projected_to(cells, units, ratio, le
     structure = trace(model, x)
     scores = {g.name: torch.rand(g.width) for g in structure}
     plan = select(scores, structure, ratio)
-    assert {(len(plan.keep[a]), len(plan.keep[b])) for a, b in structure.projections()} == {left}
+    counts = {name: len(units) for name, units in plan.keep.items()}
+    assert {(a.left(counts), b.left(counts)) for a, b in structure.projections()} == {left}
     small = cut(model, structure, plan)
     assert (small.rnn.hidden_size, small.rnn.proj_size) == left
     assert small(x).shape == model(x).shape
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.75, 0.9])
+def test_cells_stay_more_than_a_projection_that_is_the_output(ratio):
+    torch.manual_seed(0)
+    model, x = Projecting(4, 2), torch.randn(2, 5, 3)
+    model.last = nn.Identity()
+    structure = trace(model, x)
+    plan = select({g.name: torch.rand(g.width) for g in structure}, structure, ratio)
+    assert cut(model, structure, plan).rnn.hidden_size == {0.5: 3, 0.75: 1, 0.9: 1}[ratio]
 
 
 def test_cells_and_projections_keep_to_multiples_and_bounds():

@@ -230,9 +230,10 @@ def _plan(structure: Structure, dead: Units) -> Plan:
     for names in structure.equal:
         counts |= dict.fromkeys(names, max(counts[name] for name in names))
     for cells, projected in structure.projections():
-        if counts[cells] == counts[projected]:
-            together = next((names for names in structure.equal if cells in names), (cells,))
-            counts |= dict.fromkeys(together, counts[cells] + 1)
+        if cells.left(counts) == projected.left(counts):
+            one = next(name for name in cells.each if counts[name] < structure[name].width)
+            together = next((names for names in structure.equal if one in names), (one,))
+            counts |= dict.fromkeys(together, counts[one] + 1)
     order = {
         name: mine.to(torch.int8).argsort(stable=True).tolist() for name, mine in dead.items()
     }  # living ones first

@@ -229,11 +229,11 @@ def _apart(counts: Mapping[str, int], structure: Structure, limits: Limits) -> d
     All layers of a module change together, as one width holds for them.
     """
     changed: dict[str, int] = {}
-    for pair in structure.projections():
-        cells, projected = ({**counts, **changed}.get(name, structure[name].width) for name in pair)
-        for name in pair if cells == projected else ():
-            more = limits(name, cells + 1)
-            if name in counts and more > cells:
+    for cells, projected in structure.projections():
+        now = {group.name: group.width for group in structure} | dict(counts) | changed
+        for name in (*cells.each, *projected.each) if cells.left(now) == projected.left(now) else ():
+            more = limits(name, now[name] + 1)
+            if name in counts and more > now[name]:
                 together = next((names for names in structure.equal if name in names), (name,))
                 changed |= {other: more for other in together if other in counts}
                 break

@@ -31,7 +31,7 @@ def verified(model: nn.Module, structure: Structure, inputs: Sequence[Tensor]) -
         Note(note.layer, note.units, None, failed[note.group]) if note.group in failed else note
         for note in structure.notes
     )
-    return Structure(groups, equal, notes)
+    return Structure(groups, equal, structure.projecting, notes)
 
 
 def _failure(model: nn.Module, structure: Structure, names: Sequence[str], inputs: Sequence[Tensor]) -> str:

@@ -22,16 +22,29 @@ class Note(NamedTuple):
     why: str = ""
 
 
+class Side(NamedTuple):
+    """One axis of a projection: entries that stay, and how many entries each unit of a group has on it."""
+
+    fixed: int
+    each: Mapping[str, int]
+
+    def left(self, counts: Mapping[str, int]) -> int:
+        """Its length where this many units of each group stay."""
+        return self.fixed + sum(many * counts[name] for name, many in self.each.items())
+
+
 @dataclass(frozen=True)
 class Structure:
     """The groups of a network that may be cut, in the order in which data flow through them.
 
     `equal` names groups that share one width because one module holds them (the layers of a multi-layer recurrent
-    module); a plan must keep the same number of units in each of them. `notes` say of every layer what became of it.
+    module); a plan must keep the same number of units in each of them. `projecting` holds the shapes (projected, cells)
+    of the weights by which LSTMs project their cells. `notes` say of every layer what became of it.
     """
 
     groups: tuple[Group, ...]
     equal: tuple[tuple[str, ...], ...] = ()
+    projecting: Mapping[str, tuple[int, int]] = field(default_factory=dict, hash=False)
     notes: tuple[Note, ...] = field(default=(), compare=False)
 
     def __getitem__(self, name: str) -> Group:
@@ -51,17 +64,25 @@ class Structure:
         """How many units the groups hold together."""
         return sum(group.width for group in self.groups)
 
-    def projections(self) -> list[tuple[str, str]]:
-        """(cells, projected) for every group of an LSTM's cells of which a projection makes another group.
+    def projections(self) -> list[tuple[Side, Side]]:
+        """(cells, projected) of every projection of an LSTM of which units may go.
 
         PyTorch cannot run an LSTM whose projection is as wide as its cells: their numbers must differ.
         """
-        ends: dict[str, dict[int, str]] = {}
+        found = []
+        for name, (projected, cells) in self.projecting.items():
+            sides = self._side(name, 1, cells), self._side(name, 0, projected)
+            if any(side.each for side in sides):
+                found.append(sides)
+        return found
+
+    def _side(self, parameter: str, axis: int, length: int) -> Side:
+        each = {}
         for group in self.groups:
-            for s in group.slices:
-                if s.parameter.rpartition(".")[2].startswith("weight_hr_"):
-                    ends.setdefault(s.parameter, {})[s.axis] = group.name
-        return [(axes[1], axes[0]) for axes in ends.values() if len(axes) > 1]
+            mine = {(s.offset, s.blocks * s.inner) for s in group.slices if (s.parameter, s.axis) == (parameter, axis)}
+            if mine:
+                each[group.name] = sum(many for _, many in mine)
+        return Side(length - sum(many * self[name].width for name, many in each.items()), each)
 
     def explain(self) -> str:
         """Every layer that makes units, a line each: its group, what is coupled with it, or why it cannot be cut."""

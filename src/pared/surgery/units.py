@@ -61,7 +61,12 @@ class _Resolved:
             groups = self._groups()
             if groups is not None and not self._equals_are_whole():
                 groups = None
-        return Structure(tuple(groups), self._equal_names(), tuple(self._notes()))
+        return Structure(tuple(groups), self._equal_names(), self._projecting(), tuple(self._notes()))
+
+    def _projecting(self) -> dict[str, tuple[int, int]]:
+        lengths = {row: len(axis) for row, axis in self.atoms.rows.items()}
+        names = [row.parameter for row in lengths if row.axis == 0 and ".weight_hr_l" in f".{row.parameter}"]
+        return {name: (lengths[Row(name, 0)], lengths[Row(name, 1)]) for name in names}
 
     def _fix_equals(self) -> None:
         changed = True
