@@ -9,10 +9,11 @@ import torch
 from pared.data import Series, classic, folds
 from pared.evaluation import parameters
 from pared.outcomes import predictor
+from pared.schedules import Stretch
 from pared.search import Categorical, Float, Int, PowerOfTwo, SearchSettings, Space, Stopping, search
 from pared.search.defaults import check_names, configured, default_space, start_point
 from pared.search.space import domain, grid
-from pared.search.subject import Stretch, combined, evaluated, of_series, of_table
+from pared.search.subject import combined, evaluated, of_series, of_table
 from pared.search.trials import Key, Task
 from pared.settings import RunConfig, TableConfig
 from pared.study import member_seed

@@ -21,6 +21,7 @@ from pared.data.folds import FEWEST_ROWS, FOLDS, deal, table_batch
 from pared.data.splits import check_range
 from pared.evaluation.paired import Scale
 from pared.outcomes import predictor
+from pared.schedules import Stretch
 from pared.search.defaults import configured
 from pared.search.samplers import mix
 from pared.search.space import Conditional, Space
@@ -28,7 +29,7 @@ from pared.search.trials import Evaluation, Task
 from pared.settings import Predict, RunConfig, Settings, TableConfig
 from pared.study import member_seed
 from pared.training import Fit, TrainConfig, fit_many
-from pared.types import DataError, Schedule
+from pared.types import DataError
 
 Objective = Literal["error", "parameters", "latency"]
 BLOCKS = 3
@@ -48,18 +49,6 @@ class Subject(Protocol):
     def objectives(self) -> tuple[str, ...]: ...
     def blocks(self, config: Any, tested: bool) -> Sequence[Block]: ...
     def build(self, config: Any, seed: int) -> nn.Module: ...
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """A part of a schedule: v(p) = schedule(start + (end - start) p)."""
-
-    schedule: Schedule
-    start: float
-    end: float
-
-    def __call__(self, progress: float) -> float:
-        return self.schedule(self.start + (self.end - self.start) * progress)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Training: one network (`fit`) or many (`fit_many`, `predict_many`); `engine_of` says what trains a network."""
 
+from pared.training.bound import Bound
 from pared.training.engines import engine_of
 from pared.training.fit import Fit, TrainConfig, fit
 from pared.training.fleet import fit_each, fit_many, predict_many
 
-__all__ = ["Fit", "TrainConfig", "engine_of", "fit", "fit_each", "fit_many", "predict_many"]
+__all__ = ["Bound", "Fit", "TrainConfig", "engine_of", "fit", "fit_each", "fit_many", "predict_many"]

@@ -54,6 +54,8 @@ def choose(member: Member, loss: Loss, engine: Engine) -> Choice:
 
 def _beyond_kernel(member: Member, loss: Loss) -> str | None:
     """Why the kernel cannot train a member; None where it can."""
+    if member.config.bound:
+        return "some of its hyperparameters follow schedules"
     if not kernel.supports(member.start, loss):
         return "numba is not there" if not kernel.available() else "it is no small plain stack of layers and usual loss"
     if not kernel.reads(member.start, member.split, loss):
@@ -63,6 +65,8 @@ def _beyond_kernel(member: Member, loss: Loss) -> str | None:
 
 def _beyond_batched(member: Member, loss: Loss) -> str | None:
     """Why a member cannot be trained in step with others; None where it can."""
+    if member.config.bound:
+        return "some of its hyperparameters follow schedules"
     if member.masks:
         return "some of its weights are to stay zero"
     if not is_plain(member.resume, member.config):

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from pared.schedules import Cosine
+from pared.schedules import Cosine, State
+from pared.training.bound import Bindings, Bound, private_loss
 from pared.training.masked import keep_silent
 from pared.types import Batch, Loss, Masks, Schedule
 
@@ -33,7 +34,8 @@ class TrainConfig:
 
     The learning rate of epoch e is `lr * schedule(e / epochs)`. `clip` bounds the norm of the whole gradient. With
     `patience` training ends when the validation loss has not improved for so many epochs (infinity: never), and the
-    best epoch's weights are returned; without it the last epoch's.
+    best epoch's weights are returned; without it the last epoch's. What is `bound` follows its schedule from step to
+    step: dropout, weight decay, a loss's weight, any number that is an attribute of a module (see `Bound`).
     """
 
     epochs: int = 150
@@ -45,6 +47,7 @@ class TrainConfig:
     schedule: Schedule = field(default_factory=Cosine)
     patience: float | None = None
     seed: int = 0
+    bound: tuple[Bound, ...] = ()
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1 or self.lr <= 0:
@@ -59,7 +62,8 @@ class TrainConfig:
 class Fit:
     """A trained network and how it got there.
 
-    `curves` holds the loss per epoch under "train" and "validation" (empty without validation data).
+    `curves` holds the loss per epoch under "train" and "validation" (empty without validation data). `states`
+    are those of bound schedules that follow the loss, by target; `resume` goes on from them.
     """
 
     model: nn.Module
@@ -67,6 +71,7 @@ class Fit:
     curves: dict[str, tuple[float, ...]]
     seed: int
     seconds: float
+    states: Mapping[str, State] = field(default_factory=dict)
 
     @property
     def diverged(self) -> bool:
@@ -96,23 +101,28 @@ def fit(
     Training that comes to a loss that is not finite stops at once; the result says `diverged`.
 
     Returns a `Fit`. Cost: epochs * ceil(samples / batch_size) steps. Raises ValueError on an empty training set, on
-    `patience` without validation data, and on masks that do not fit the model.
+    `patience` without validation data, on masks that do not fit the model, and on bindings without a place or out of
+    range. Warns where training ends before a bound schedule does.
     """
     check_data(split, config)
     started = time.perf_counter()
     model = copy.deepcopy(resume.model if resume else model)
     optimiser = optimiser_for(model, config, resume)
+    loss = private_loss(loss, config.bound)
+    bindings = Bindings(config.bound, model, loss, optimiser)
+    bindings.begin(resume.states if resume else {})
     if masks:
         keep_silent(model, optimiser, masks)
     curves: dict[str, list[float]] = {"train": [], "validation": []}
-    best, best_states, best_epoch = math.inf, None, 0
+    best, best_states, best_epoch, ended = math.inf, None, 0, 0
     modes = [(module, module.training) for module in model.modules()]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         for epoch, order in enumerate(sample_orders(len(split.train.x), config)):
             for group in optimiser.param_groups:
                 group["lr"] = config.lr * config.schedule(epoch / config.epochs)
-            curves["train"].append(_epoch(model, split.train, order, config, loss, optimiser))
+            curves["train"].append(_epoch(model, split.train, order, config, loss, bindings, epoch))
+            bindings.write((ended := epoch + 1) / config.epochs)
             if len(split.validation.x):
                 curves["validation"].append(evaluate_loss(model, split.validation, loss))
             if not finite(curves):
@@ -126,6 +136,8 @@ def fit(
     if best_states is not None:
         model.load_state_dict(best_states[0])
         optimiser.load_state_dict(best_states[1])
+        ended = best_epoch + 1
+    bindings.finish(ended / config.epochs)
     for module, training in modes:
         module.training = training
     return Fit(
@@ -134,6 +146,7 @@ def fit(
         curves={name: tuple(values) for name, values in curves.items()},
         seed=config.seed,
         seconds=time.perf_counter() - started,
+        states=bindings.states,
     )
 
 
@@ -178,19 +191,30 @@ def sample_orders(count: int, config: TrainConfig) -> Iterator[Tensor]:
 
 
 def _epoch(
-    model: nn.Module, batch: Batch, order: Tensor, config: TrainConfig, loss: Loss, optimiser: torch.optim.Optimizer
+    model: nn.Module,
+    batch: Batch,
+    order: Tensor,
+    config: TrainConfig,
+    loss: Loss,
+    bindings: Bindings,
+    epoch: int,
 ) -> float:
     model.train()
+    optimiser = bindings.optimiser
     total = torch.zeros((), dtype=torch.float64)
     parameters = list(model.parameters())
-    for index in torch.split(order.to(batch.x.device), config.batch_size):
+    steps = torch.split(order.to(batch.x.device), config.batch_size)
+    for step, index in enumerate(steps):
+        bindings.write((epoch + step / len(steps)) / config.epochs)
         optimiser.zero_grad(set_to_none=True)
-        value = loss(model(batch.x[index]), batch.y[index])
+        value = loss(model(bindings.newest(batch.x[index])), batch.y[index])
         value.backward()  # type: ignore[no-untyped-call]
         if config.clip is not None:
             nn.utils.clip_grad_norm_(parameters, config.clip)
         optimiser.step()
         total += value.detach().cpu().double() * len(index)
+        if bindings.states:
+            bindings.follow(value.item())
     return total.item() / len(order)
 
 
