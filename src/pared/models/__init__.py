@@ -1,6 +1,18 @@
 """Networks that pared trains itself: plain modules without a base class."""
 
+from pared.models.depth import StochasticDepth, survivals
 from pared.models.mlp import ACTIVATIONS, MLP
+from pared.models.mollified import Mollified, MollifiedGRU, MollifiedLSTM
 from pared.models.recurrent import CELLS, Forecaster
 
-__all__ = ["ACTIVATIONS", "CELLS", "MLP", "Forecaster"]
+__all__ = [
+    "ACTIVATIONS",
+    "CELLS",
+    "MLP",
+    "Forecaster",
+    "Mollified",
+    "MollifiedGRU",
+    "MollifiedLSTM",
+    "StochasticDepth",
+    "survivals",
+]

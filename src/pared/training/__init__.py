@@ -4,5 +4,17 @@ from pared.training.bound import Bound
 from pared.training.engines import engine_of
 from pared.training.fit import Fit, TrainConfig, fit
 from pared.training.fleet import fit_each, fit_many, predict_many
+from pared.training.snapshots import Ensemble, snapshots
 
-__all__ = ["Bound", "Fit", "TrainConfig", "engine_of", "fit", "fit_each", "fit_many", "predict_many"]
+__all__ = [
+    "Bound",
+    "Ensemble",
+    "Fit",
+    "TrainConfig",
+    "engine_of",
+    "fit",
+    "fit_each",
+    "fit_many",
+    "predict_many",
+    "snapshots",
+]
