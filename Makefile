@@ -27,6 +27,7 @@ check: lint test slow
 docs: $(READY)
 	$(BIN)/python docs/what_can_be_cut.py > docs/what-can-be-cut.md
 	$(BIN)/python docs/criteria.py > docs/criteria.md
+	$(BIN)/python docs/what_works.py > docs/what-works.md
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -33,8 +33,8 @@ def page() -> str:
     """The whole page: files in the order of their names, rows as written, notes below the table."""
     rows = [row for path in sorted((BENCHMARKS / "results").glob("growth_*.json")) for row in read_rows(path)]
     notes = [f"- {row.method}, {row.data}: {row.note}" for row in rows if row.note]
-    return "\n".join([HEAD, *map(line, rows), *(["", "## Notes", "", *notes] if notes else [])])
+    return "\n".join([HEAD, *map(line, rows), *(["", "## Notes", "", *notes] if notes else []), ""])
 
 
 if __name__ == "__main__":
-    print(page())
+    print(page(), end="")

@@ -8,7 +8,10 @@ import pytest
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-@pytest.mark.parametrize(("program", "page"), [("what_can_be_cut", "what-can-be-cut.md"), ("criteria", "criteria.md")])
+@pytest.mark.parametrize(
+    ("program", "page"),
+    [("what_can_be_cut", "what-can-be-cut.md"), ("criteria", "criteria.md"), ("what_works", "what-works.md")],
+)
 def test_the_page_is_up_to_date(program, page):
     spec = importlib.util.spec_from_file_location(program, DOCS / f"{program}.py")
     module = importlib.util.module_from_spec(spec)
