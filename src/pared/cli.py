@@ -14,7 +14,7 @@ import pared
 from pared import criteria, report, run, run_table, store
 from pared.comparing.command import compare_criteria_command
 from pared.cutting import What
-from pared.data import BUILTINS, TABLES, Table, classic, load
+from pared.data import BUILTINS, TABLES, Series, Table, classic, load
 from pared.data.examples import rows_to_predict
 from pared.diagnose.command import diagnose_command
 from pared.job import B, Job, investigation, partial_record, shipped_key
@@ -25,6 +25,7 @@ from pared.options import Column, DataName, Features, TaskName, is_given, is_tab
 from pared.replicate.command import app as replicate
 from pared.screen import summary, write_csv
 from pared.search.command import search_command
+from pared.search.start import FOUND, Start, find_start
 from pared.selection import Scope
 from pared.settings import USUAL, Predict, RunConfig, TableConfig
 from pared.surgery import Plan
@@ -68,6 +69,7 @@ FILE_HELP = "Settings that `pared search` found (its best.toml); options given b
 MARGIN_HELP = "How much more error counts as 'as good' (default 0.05; of classes 0.01, a point of accuracy)."
 WHAT_HELP = "What is removed: hidden units, single weights, or whole hidden layers."
 CRITERION_HELP = f"What scores them (auto: {', '.join(USUAL.values())}); one of {', '.join(criteria.__all__)}."
+SEARCH_HELP = "First search the network to start from, with so many evaluations (a few dozen); 0: no search."
 RATIOS_HELP = "Shares to remove, each tried; or `search`, which finds the largest that passes in few looks."
 
 
@@ -88,6 +90,7 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
     hidden: Annotated[str, option("Network", "Table: units of the hidden layers.")] = _joined(DEFAULT_TABLE.hidden),
     activation: Annotated[Activation, option("Network", "Table: what follows them.")] = DEFAULT_TABLE.activation,
     file: Annotated[Path | None, option("Network", FILE_HELP, "--config")] = None,
+    search: Annotated[int, option("Network", SEARCH_HELP, least=0)] = 0,
     epochs: Annotated[int | None, option("Training", EPOCHS_HELP)] = None,
     refit_epochs: Annotated[int, option("Training", "Epochs after a cut; 0: a fifth of --epochs.")] = 0,
     lr: Annotated[float, option("Training", "Learning rate at the start.")] = DEFAULT.lr,
@@ -133,18 +136,23 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
         }
         shared: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
         refuse_others(context, is_table(data, task))
+        if search:
+            refuse(context, FOUND, "cannot be given beside --search, which finds the network and its training")
+            if file is not None:
+                raise DataError("--config cannot be given beside --search: it holds what a search found before")
         if is_table(data, task):
             table = table_of(data, column, words(features), task)
             layers = numbers("--hidden", hidden, int)
             shared |= {"predicts": table.task, "hidden": layers, "activation": activation}
-            table_job = run_table.job(table, _settled(context, TableConfig, file, shared, short))
-            _run(table_job, folder, jobs or processors())
+            table_config = _settled(context, TableConfig, file, shared, short)
+            _run(*_job(table, table_config, search, folder, jobs or processors()), folder, jobs or processors())
         else:
             layers, heads = numbers("--recurrent", recurrent, int), numbers("--dense", dense, int)
             shared |= {"cell": cell, "recurrent": layers, "dense": heads, "init": init}
             shared |= {"window": window, "horizon": horizon, "predict": predict}
             config = _settled(context, RunConfig, file, shared, short)
-            _run(run.job(load(data, column, words(features)), config), folder, jobs or processors())
+            series = load(data, column, words(features))
+            _run(*_job(series, config, search, folder, jobs or processors()), folder, jobs or processors())
 
 
 def _settled(
@@ -160,7 +168,19 @@ def _settled(
     return replace(found, **given)
 
 
-def _run(job: Job[B], base: Path, jobs: int) -> None:
+def _job(data: Series | Table, told: C, trials: int, folder: Path, jobs: int) -> tuple[Job[Any], Start | None]:
+    """The run of these data, from the network that a search finds where there are trials."""
+    start = find_start(data, trials, told, folder, jobs) if trials else None
+    config = start.settings(told) if start else told
+    blocks: Any = start.blocks(config) if start else None
+    if isinstance(data, Series):
+        assert isinstance(config, RunConfig)
+        return run.job(data, config, blocks), start
+    assert isinstance(config, TableConfig)
+    return run_table.job(data, config, blocks), start
+
+
+def _run(job: Job[B], start: Start | None, base: Path, jobs: int) -> None:
     started = time.perf_counter()
     torch.set_num_threads(1)
     with shown_progress() as show:
@@ -176,6 +196,7 @@ def _run(job: Job[B], base: Path, jobs: int) -> None:
             ignore_interrupts()
             record = complete_record(job, evidence)
             record |= {"seconds": {"total": time.perf_counter() - started}}
+            record |= {"start": start.section(folder)} if start else {}
             key = shipped_key(job, evidence)
             shipped, own = evidence.networks[key], job.block(key)
             store.write_record(folder, record)

@@ -30,9 +30,9 @@ def prepare(series: Series, config: RunConfig, protocol: Protocol = Protocol()) 
     return splits
 
 
-def job(series: Series, config: RunConfig) -> Job[Split]:
-    """The run of a series. Raises DataError as `prepare` does."""
-    splits = prepare(series, config)
+def job(series: Series, config: RunConfig, blocks: Sequence[Split] | None = None) -> Job[Split]:
+    """The run of a series, on all its blocks or on those given. Raises DataError as `prepare` does."""
+    splits = prepare(series, config) if blocks is None else blocks
     return Job(
         name=series.name,
         blocks=splits,

@@ -24,11 +24,14 @@ POINTS = 600
 """Most predictions that the report's figure shows."""
 
 
-def job(table: Table, config: TableConfig) -> Job[Fold]:
-    """The run of a table. Raises DataError as `folds` does, and for a task that is not the table's."""
+def job(table: Table, config: TableConfig, own: Sequence[Fold] | None = None) -> Job[Fold]:
+    """The run of a table, on all its folds or on `own`.
+
+    Raises DataError as `folds` does, and for a task that is not the table's.
+    """
     if config.predicts != table.task:
         raise DataError(f"{table.name} is a table for {table.task}, got {config.predicts}")
-    blocks = folds(table)
+    blocks = folds(table) if own is None else own
     inputs, outputs = len(table.encoding.names), table.encoding.outputs
     return Job(
         name=table.name,

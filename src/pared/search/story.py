@@ -169,6 +169,13 @@ def search(
         return _carried_out(plan, exploration, evaluator, progress)
 
 
+def identity(
+    data: Series | Table, settings: SearchSettings, base: Config, folder: Path | None, jobs: int
+) -> Mapping[str, Any]:
+    """What a search of the default space is about, as the study.db of its folder holds it."""
+    return _plan(data, None, settings, base, folder, jobs).about
+
+
 def _carried_out(plan: _Plan, exploration: Exploration, evaluator: Evaluator, progress: Progress) -> Found:
     settings = plan.settings
     count = settings.trials - settings.confirming

@@ -94,8 +94,15 @@ class OfTable:
         if not tested:
             return _spread(found, BLOCKS)
         own = [found[part % len(found)] for part in range(len(self.aside))]
+        kept = np.delete(np.arange(len(self.table.target)), [row for rows in self.aside for row in rows])
         return [
-            replace(fold, test=table_batch(self.table, fold.scaler, np.array(rows)), block=part)
+            replace(
+                fold,
+                test=table_batch(self.table, fold.scaler, np.array(rows)),
+                block=part,
+                rows={name: tuple(kept[list(of_rest)].tolist()) for name, of_rest in fold.rows.items()}
+                | {"test": rows},
+            )
             for part, (fold, rows) in enumerate(zip(own, self.aside, strict=True))
         ]
 

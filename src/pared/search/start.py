@@ -1,0 +1,110 @@
+"""`pared run --search`: the network that a run starts from, found first, on data that the run does not test on."""
+
+import os
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typer
+from rich.markup import escape
+
+from pared import store
+from pared.data import Fold, Series, Split, Table
+from pared.search.book import about_of
+from pared.search.command import BEST, QUICK, RECORD
+from pared.search.defaults import configured, default_space
+from pared.search.page import write_page
+from pared.search.record import record, shown
+from pared.search.story import Config, Found, SearchSettings, base_settings, identity, search
+from pared.search.subject import OfSeries, OfTable, of_series, of_table
+from pared.settings import RunConfig, TableConfig
+from pared.terminal import INTERRUPTED, err, ignore_interrupts, shown_progress
+
+C = TypeVar("C", RunConfig, TableConfig)
+FOUND = ("window", "predict", "cell", "recurrent", "dense", "init", "hidden", "activation", "lr", "batch_size")
+"""Options of a run that make no sense beside a search: it finds these, or takes what is usual."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a search found, of what, and where: `folder` holds its report, search.json, study.db and best.toml."""
+
+    found: Found
+    subject: OfSeries | OfTable
+    folder: Path
+
+    def settings(self, told: C) -> C:
+        """The settings of the run: the winner's, and for all else what the run was told."""
+        own = {name: getattr(self.subject.base, name) for name in ("window", "predict") if hasattr(told, name)}
+        return configured(replace(told, **own), self.found.point)
+
+    def blocks(self, config: Config) -> list[Split] | list[Fold]:
+        """The blocks of the run: no trial of the search was trained, judged or chosen on their test rows."""
+        found: Any = self.subject.blocks(config, True)  # type: ignore[arg-type]  # settings of its own kind
+        return list(found)
+
+    def section(self, run: Path) -> dict[str, Any]:
+        """What the record of the run says of the search, as JSON holds it."""
+        written = record(self.found)
+        return {
+            "trials": len(self.found.trials),
+            "evaluations": self.found.evaluations,
+            "winner": self.found.winner.number,
+            "point": shown(self.found.point),
+            "optimism": self.found.optimism,
+            "finding": written["finding"],
+            "notes": written["notes"],
+            "report": Path(os.path.relpath(self.folder / store.REPORT, run)).as_posix(),
+        }
+
+
+def find_start(data: Series | Table, trials: int, told: Config, folder: Path, jobs: int) -> Start:
+    """Searches the network to start from, or goes on with the same search where one under `folder` was interrupted.
+
+    Raises: DataError as `search` does. Ctrl-C keeps what is finished and ends the command.
+    """
+    horizon = told.horizon if isinstance(told, RunConfig) else 1
+    base = base_settings(data, QUICK["epochs"] if told.quick else None, horizon)
+    settings = SearchSettings(trials=trials, seed=told.seed, quick=told.quick)
+    name = f"search-{data.name}"
+    target = _same(data, settings, base, folder, store.stem(name, told.seed), jobs)
+    with nullcontext(target) if target else store.new_folder(folder, name, told.seed) as home:
+        try:
+            with shown_progress() as progress:
+                found = search(data, None, settings, base, home, jobs, progress)
+        except KeyboardInterrupt:
+            ignore_interrupts()
+            kept = f"What the search finished is kept in {escape(str(home))}; the same command goes on."
+            err.print(f"[yellow]Interrupted.[/] {kept}", soft_wrap=True)
+            raise typer.Exit(INTERRUPTED) from None
+        if not (home / BEST).exists():
+            _write(found, home)
+    return Start(found, _subject(data, base), home)
+
+
+def _subject(data: Series | Table, base: Config) -> OfSeries | OfTable:
+    if isinstance(data, Series):
+        assert isinstance(base, RunConfig)
+        return of_series(data, base, ("error",), default_space(data, base.horizon))
+    assert isinstance(base, TableConfig)
+    return of_table(data, base, ("error",))
+
+
+def _same(
+    data: Series | Table, settings: SearchSettings, base: Config, folder: Path, stem: str, jobs: int
+) -> Path | None:
+    """The folder of this very search, the number of its trials aside; None where there is none."""
+    for path in sorted(folder.glob(f"{stem}*")):
+        about = about_of(path)
+        if about and {**about, "trials": 0} == {**identity(data, settings, base, path, jobs), "trials": 0}:
+            return path
+    return None
+
+
+def _write(found: Found, home: Path) -> None:
+    content = record(found)
+    store.write_record(home, content, RECORD)
+    write_page(content, home / store.REPORT)
+    assert found.config is not None
+    store.write_settings(home / BEST, found.config)
