@@ -18,8 +18,8 @@ from pared.search import SearchSettings, search
 from pared.search.book import FILE, Book
 
 pytestmark = pytest.mark.slow
-KILLS = int(os.environ.get("PARED_KILLS", "4"))
-TRIALS = 12 * (KILLS + 1)
+KILLS = int(os.environ.get("PARED_KILLS", "20"))
+TRIALS = 8 * (KILLS + 1)
 
 
 def rows(folder: Path) -> int:
@@ -30,41 +30,48 @@ def rows(folder: Path) -> int:
         return database.execute("SELECT count(*) FROM pared_evaluations").fetchone()[0]
 
 
-def children(pid: int) -> list[int]:
-    """Worker processes of a driver."""
-    found = []
+def workers_of(driver: int) -> list[int]:
+    """Worker processes of a driver: children of its fork server."""
+    parents = {}
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == pid and "spawn_main" in (path / "cmdline").read_text():
-                found.append(int(path.name))
-        except (OSError, ValueError):
+            parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
             continue
-    return found
+    return [pid for pid, parent in parents.items() if parents.get(parent) == driver]
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
 def test_killed_again_and_again_a_search_ends_as_one_that_was_left_alone(tmp_path):
-    """Each round lets some evaluations be made, then kills a worker and, a few evaluations later, the driver."""
+    """Again and again some evaluations are made, then one of the driver and its two workers is killed, by lot.
+
+    A worker is replaced by the driver; a driver is started anew.
+    """
     chance = random.Random(0)
     left_alone = search(searching.slow, searching.SPACE, SearchSettings(TRIALS, seed=3, lag=4))
     command = [sys.executable, searching.__file__, str(tmp_path), str(TRIALS), "2"]
-    for _ in range(KILLS // 2):
+    kills = {"driver": 0, "worker": 0}
+    while sum(kills.values()) < KILLS:
         run = subprocess.Popen(command, env=environment(), start_new_session=True)
         try:
-            for victim in ("worker", "driver"):
-                goal = rows(tmp_path) + chance.randint(1, 12)
+            while run.poll() is None:
+                goal = rows(tmp_path) + chance.randint(1, 6)
                 while rows(tmp_path) < goal and run.poll() is None:
                     time.sleep(chance.random() / 50)
-                workers = children(run.pid)
-                if victim == "worker" and workers:
-                    os.kill(chance.choice(workers), signal.SIGKILL)
+                assert run.poll() is None, "it ended before it was killed as often as wanted"
+                workers = workers_of(run.pid)
+                victim = chance.choice([run.pid, *workers])
+                os.kill(victim, signal.SIGKILL)
+                kills["driver" if victim == run.pid else "worker"] += 1
+                if victim == run.pid or sum(kills.values()) == KILLS:
+                    break
             run.kill()
             run.wait()
             assert all(ended(pid) for pid in workers)  # no worker goes on without its driver
         finally:
             if run.poll() is None:
                 os.killpg(run.pid, signal.SIGKILL)
+    assert min(kills.values()) > 0
     subprocess.run(command, env=environment(), check=True, timeout=120)
     found = search(searching.slow, searching.SPACE, SearchSettings(TRIALS, seed=3, lag=4), folder=tmp_path)
     assert [(t.number, t.point, t.result) for t in found.trials] == [

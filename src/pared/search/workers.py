@@ -1,6 +1,7 @@
-"""Who makes evaluations: this process, or warm processes beside it, each with PyTorch loaded once and one thread.
+"""Who makes evaluations: this process, or warm processes beside it, each with one thread.
 
-Threads would share PyTorch's random state. A process that dies is replaced and its task given out again.
+Threads would share PyTorch's random state. A process that dies is replaced and its task given out again. Where there is
+a fork server it alone loads PyTorch, once, and processes start from it in milliseconds.
 """
 
 import contextlib
@@ -13,9 +14,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from pickle import PicklingError
 from typing import Protocol
 
@@ -96,7 +97,7 @@ class _Here:
 class _Worker:
     """A process, the pipe to it, and the task that it was given; `ready` once it has loaded everything."""
 
-    process: SpawnProcess
+    process: SpawnProcess | ForkServerProcess
     pipe: Connection
     task: Task | None = None
     ready: bool = False
@@ -170,7 +171,7 @@ class _Workers:
         self._give_out()
 
     def _started(self, count: int) -> list[_Worker]:
-        context = get_context("spawn")
+        context = _context()
         found = []
         with interrupts_wait():  # Ctrl-C is for this process, which ends the others
             for _ in range(count):
@@ -182,7 +183,15 @@ class _Workers:
         return found
 
 
-def _start(process: SpawnProcess) -> None:
+def _context() -> SpawnContext | ForkServerContext:
+    if "forkserver" not in get_all_start_methods():  # Windows
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["pared.search"])
+    return context
+
+
+def _start(process: SpawnProcess | ForkServerProcess) -> None:
     try:
         process.start()
     except (PicklingError, AttributeError, TypeError) as error:
