@@ -13,23 +13,10 @@ from pared.search.story import base_settings
 from pared.search.subject import of_series, of_table
 from pared.terminal import INTERRUPTED
 
-RUN = (
-    "run",
-    "my.csv",
-    "--column",
-    "value",
-    "--search",
-    "3",
-    "--quick",
-    "--epochs",
-    "2",
-    "--ratios",
-    "0.3",
-    "--jobs",
-    "1",
-)
+OPTIONS = "--column value --search 3 --quick --epochs 2 --ratios 0.3 --jobs 1"
+RUN = ("run", "my.csv", *OPTIONS.split())
 slow = pytest.mark.slow
-start = import_module("pared.search.start")  # `pared.search` is the function, too
+command = import_module("pared.search.command")  # `pared.search` is the function, too
 
 
 @pytest.fixture
@@ -78,6 +65,22 @@ def test_the_run_of_a_table_tests_on_rows_that_no_trial_saw():
             assert getattr(block, part).y.tolist() == table.target[list(block.rows[part])].astype(int).tolist()
 
 
+def trials(here):
+    return json.loads((here / "runs" / "search-my-seed0" / "search.json").read_text())["trials"]
+
+
+@slow
+def test_more_trials_go_on_in_the_same_search(here):
+    assert pared(*RUN).exit_code == 0
+    first, page = trials(here), (here / "runs" / "search-my-seed0" / "report.html").read_text()
+    more = [*RUN, "--search", "5"]
+    assert pared(*more).exit_code == 0
+    assert [path.name for path in (here / "runs").glob("search-*")] == ["search-my-seed0"]
+    assert len(trials(here)) == 5
+    assert [trial["point"] for trial in trials(here)[:3]] == [trial["point"] for trial in first]
+    assert (here / "runs" / "search-my-seed0" / "report.html").read_text() != page
+
+
 @slow
 def test_an_interrupted_search_is_gone_on_with_and_its_network_pruned(here, monkeypatch):
     def interrupted(data, space, settings, base, folder, jobs, progress):
@@ -87,19 +90,19 @@ def test_an_interrupted_search_is_gone_on_with_and_its_network_pruned(here, monk
 
         return own(data, space, settings, base, folder, jobs, stop)
 
-    own = start.search
+    own = command.search
     with monkeypatch.context() as patch:
-        patch.setattr(start, "search", interrupted)
+        patch.setattr(command, "search", interrupted)
         result = pared(*RUN)
     assert result.exit_code == INTERRUPTED
     assert "the same command goes on" in " ".join(result.stderr.split())
     assert [path.name for path in (here / "runs").iterdir()] == ["search-my-seed0"]
 
     assert pared(*RUN).exit_code == 0
-    searched = files(here / "runs" / "search-my-seed0")
+    searched = trials(here)
     assert pared(*RUN).exit_code == 0
     assert sorted(path.name for path in (here / "runs").iterdir()) == ["my-seed0", "my-seed0-2", "search-my-seed0"]
-    assert files(here / "runs" / "search-my-seed0")["search.json"] == searched["search.json"]
+    assert trials(here) == searched
 
     found = json.loads((here / "runs" / "search-my-seed0" / "search.json").read_text())
     record = json.loads((here / "runs" / "my-seed0" / "outcomes.json").read_text())

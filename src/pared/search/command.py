@@ -22,7 +22,7 @@ from pared.search.record import record, shown
 from pared.search.samplers import SAMPLERS, Sampler
 from pared.search.space import Space, space_from_dict
 from pared.search.stopping import Rule, Stopping
-from pared.search.story import EPOCHS, Config, SearchSettings, base_settings, search
+from pared.search.story import EPOCHS, Config, Found, SearchSettings, base_settings, search
 from pared.search.subject import Objective
 from pared.terminal import (
     INTERRUPTED,
@@ -40,6 +40,7 @@ from pared.types import DataError
 RECORD, BEST = "search.json", "best.toml"
 QUICK = {"trials": 12, "epochs": 15}
 DEFAULT = SearchSettings()
+RESUME = "the same command with --resume goes on"
 TRIALS_HELP = f"Evaluations in all, those that confirm the best among them (default {DEFAULT.trials})."
 SAMPLER_HELP = f"Who proposes points: {', '.join(SAMPLERS)}."
 OBJECTIVES_HELP = f"What is made small: {', '.join(get_args(Objective))}, error first."
@@ -119,26 +120,33 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
         )
         again = shlex.join(_data_words(data, column, features, task))
         with nullcontext(target) if target else store.new_folder(folder, f"search-{found.name}", seed) as home:
-            _search(found, own, settings, base, home, jobs or processors())
+            search_into(
+                home, found, own, settings, base, jobs or processors(), "the same command with --resume goes on"
+            )
+            ignore_interrupts()
             _summary(home, again)
 
 
-def _search(data: Series | Table, space: Space, settings: SearchSettings, base: Config, home: Path, jobs: int) -> None:
+def search_into(
+    home: Path, data: Series | Table, space: Space | None, settings: SearchSettings, base: Config, jobs: int, on: str
+) -> Found:
+    """A search shown on the screen, and its record, page and best settings in its folder, written anew if resumed.
+
+    Ctrl-C keeps what is finished, says `on`: how to go on, and ends the command.
+    """
     started = time.perf_counter()
-    with shown_progress() as progress:
-        try:
+    try:
+        with shown_progress() as progress:
             found = search(data, space, settings, base, home, jobs, progress)
-        except KeyboardInterrupt:
-            ignore_interrupts()
-            kept = f"What is finished is kept in {escape(str(home))}; the same command with --resume goes on."
-            err.print(f"[yellow]Interrupted.[/] {kept}", soft_wrap=True)
-            raise typer.Exit(INTERRUPTED) from None
+        store.write_record(home, record(found) | {"seconds": {"total": time.perf_counter() - started}}, RECORD)
+        write_page(json.loads((home / RECORD).read_text(encoding="utf-8")), home / store.REPORT)
+        assert found.config is not None
+        store.write_settings(home / BEST, found.config)
+    except KeyboardInterrupt:
         ignore_interrupts()
-    content = record(found) | {"seconds": {"total": time.perf_counter() - started}}
-    store.write_record(home, content, RECORD)
-    write_page(json.loads((home / RECORD).read_text(encoding="utf-8")), home / store.REPORT)
-    assert found.config is not None
-    store.write_settings(home / BEST, found.config)
+        err.print(f"[yellow]Interrupted.[/] What is finished is kept in {escape(str(home))}; {on}.", soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
+    return found
 
 
 def _summary(home: Path, data: str) -> None:

@@ -6,20 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import typer
-from rich.markup import escape
-
 from pared import store
 from pared.data import Fold, Series, Split, Table
 from pared.search.book import about_of
-from pared.search.command import BEST, QUICK, RECORD
+from pared.search.command import QUICK, search_into
 from pared.search.defaults import configured, default_space
-from pared.search.page import write_page
 from pared.search.record import record, shown
-from pared.search.story import Config, Found, SearchSettings, base_settings, identity, search
+from pared.search.story import Config, Found, SearchSettings, base_settings, identity
 from pared.search.subject import OfSeries, OfTable, of_series, of_table
 from pared.settings import RunConfig, TableConfig
-from pared.terminal import INTERRUPTED, err, ignore_interrupts, shown_progress
 
 C = TypeVar("C", RunConfig, TableConfig)
 FOUND = ("window", "predict", "cell", "recurrent", "dense", "init", "hidden", "activation", "lr", "batch_size")
@@ -70,16 +65,7 @@ def find_start(data: Series | Table, trials: int, told: Config, folder: Path, jo
     name = f"search-{data.name}"
     target = _same(data, settings, base, folder, store.stem(name, told.seed), jobs)
     with nullcontext(target) if target else store.new_folder(folder, name, told.seed) as home:
-        try:
-            with shown_progress() as progress:
-                found = search(data, None, settings, base, home, jobs, progress)
-        except KeyboardInterrupt:
-            ignore_interrupts()
-            kept = f"What the search finished is kept in {escape(str(home))}; the same command goes on."
-            err.print(f"[yellow]Interrupted.[/] {kept}", soft_wrap=True)
-            raise typer.Exit(INTERRUPTED) from None
-        if not (home / BEST).exists():
-            _write(found, home)
+        found = search_into(home, data, None, settings, base, jobs, "the same command goes on")
     return Start(found, _subject(data, base), home)
 
 
@@ -100,11 +86,3 @@ def _same(
         if about and {**about, "trials": 0} == {**identity(data, settings, base, path, jobs), "trials": 0}:
             return path
     return None
-
-
-def _write(found: Found, home: Path) -> None:
-    content = record(found)
-    store.write_record(home, content, RECORD)
-    write_page(content, home / store.REPORT)
-    assert found.config is not None
-    store.write_settings(home / BEST, found.config)
