@@ -20,7 +20,15 @@ from pared.settings import USUAL
 from pared.surgery import Plan, load
 
 RUN = ("run", "my.csv", "--column", "value", *SMALL)
-LEFT = {"report.html", "outcomes.json", "plan.json", "model.safetensors", "config.toml"}
+LEFT = {
+    "report.html",
+    "outcomes.json",
+    "plan.json",
+    "model.safetensors",
+    "config.toml",
+    "curves.json.gz",
+    "provenance.json",
+}
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +69,10 @@ def table(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(StringIO(text)))
 
 
-def test_a_run_leaves_its_five_files_and_nothing_else(first):
+def test_a_run_leaves_its_files_and_nothing_else(first):
     _, folder = first
     assert {path.name for path in folder.iterdir()} == LEFT
-    assert [path.name for path in folder.parent.iterdir()] == ["my-seed0"]
+    assert {path.name for path in folder.parent.iterdir()} == {"my-seed0", "pared.db"}
     assert "<svg" in (folder / "report.html").read_text(encoding="utf-8")
     assert tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))["run"]["recurrent"] == [4, 3]
     assert Plan.from_json((folder / "plan.json").read_text(encoding="utf-8")) is not None
@@ -300,7 +308,7 @@ def test_hostile_names_reach_the_page_as_text(home, tmp_path):
     path.write_text(text, encoding="utf-8")
     result = pared("run", path, "--column", "<script>alert(1)</script>", *SMALL, "--out", tmp_path / "runs")
     assert result.exit_code == 0, result.stderr
-    (folder,) = (tmp_path / "runs").iterdir()
+    (folder,) = (path for path in (tmp_path / "runs").iterdir() if path.is_dir())
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page
     assert "<b>" not in page

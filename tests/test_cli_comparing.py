@@ -23,7 +23,7 @@ from pared.settings import TableConfig
 
 SMALL = ("--recurrent", "4,3", "--dense", "2", "--window", "3", "--ratios", "0.5", "--jobs", "1")
 SERIES = ("compare-criteria", "my.csv", "--column", "value", *SMALL)
-LEFT = {"report.html", "results.json"}
+LEFT = {"report.html", "results.json", "provenance.json"}
 
 
 @pytest.fixture(scope="module")

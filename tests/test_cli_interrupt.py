@@ -80,7 +80,7 @@ def test_what_is_finished_is_kept(here, units, jobs):
     assert "Traceback" not in text
     assert "Interrupted. What 10 finished networks show is kept in runs/my-seed0" in text
     folder = here / "runs" / "my-seed0"
-    assert {path.name for path in folder.iterdir()} == {"outcomes.json", "report.html"}
+    assert {path.name for path in folder.iterdir()} == {"outcomes.json", "report.html", "provenance.json"}
     record = json.loads((folder / "outcomes.json").read_text())
     assert {o["arm"] for o in record["outcomes"]} == {"full"}
     assert len(record["outcomes"]) == len(record["blocks"]) == 10

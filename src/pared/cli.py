@@ -9,6 +9,7 @@ import torch
 import typer
 from rich.markup import escape
 from rich.table import Table as Listing
+from sqlalchemy import URL
 
 import pared
 from pared import criteria, report, run, run_table, store
@@ -16,13 +17,27 @@ from pared.comparing.command import compare_criteria_command
 from pared.cutting import What
 from pared.data import BUILTINS, TABLES, Series, Table, classic, load
 from pared.data.examples import rows_to_predict
+from pared.database.connection import located
+from pared.database.registration import Work, of_job, parent_of, registered
 from pared.diagnose.command import diagnose_command
-from pared.job import B, Job, investigation, partial_record, shipped_key
+from pared.job import B, Job, histories, investigation, partial_record, shipped_key
 from pared.job import record as complete_record
 from pared.models.mlp import Activation
 from pared.models.recurrent import Cell, Init
-from pared.options import Column, DataName, Features, TaskName, is_given, is_table, refuse, refuse_others, table_of
+from pared.options import (
+    Column,
+    DataName,
+    Features,
+    Store,
+    TaskName,
+    is_given,
+    is_table,
+    refuse,
+    refuse_others,
+    table_of,
+)
 from pared.replicate.command import app as replicate
+from pared.runs.command import app as runs
 from pared.screen import summary, write_csv
 from pared.search.command import search_command
 from pared.search.start import FOUND, Start, find_start
@@ -107,6 +122,7 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
     quick: Annotated[bool, option("Evidence", QUICK_HELP, "--quick")] = False,
     folder: Annotated[Path, option("Output", "Where the run's folder is made.", "--out")] = Path("runs"),
     jobs: Annotated[int, option("Output", "Networks trained at a time; 0: one a processor.", least=0)] = 0,
+    database: Store = None,
 ) -> None:
     """Find the smallest network for DATA that predicts as well as the large one.
 
@@ -114,7 +130,8 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
     or layers: --what), repairs and refits, searches the leanest network that is not inferior on validation data, and
     tests that one once beside the full one, naive predictors and controls.
 
-    Leaves report.html, outcomes.json, plan.json, model.safetensors and config.toml in a new folder under --out.
+    Leaves report.html, outcomes.json, curves.json.gz, plan.json, model.safetensors, config.toml and provenance.json in
+    a new folder under --out, and is entered into the list of runs (`pared runs`).
     """
     short: dict[str, Any] = QUICK if quick else {}
     with clear_errors():
@@ -135,6 +152,8 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
             "quick": quick,
         }
         shared: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
+        place, jobs = located(database, folder), jobs or processors()
+        found: Series | Table
         refuse_others(context, is_table(data, task))
         if search:
             refuse(context, FOUND, "cannot be given beside --search, which finds the network and its training")
@@ -144,15 +163,17 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
             table = table_of(data, column, words(features), task)
             layers = numbers("--hidden", hidden, int)
             shared |= {"predicts": table.task, "hidden": layers, "activation": activation}
-            table_config = _settled(context, TableConfig, file, shared, short)
-            _run(*_job(table, table_config, search, folder, jobs or processors()), folder, jobs or processors())
+            found, table_config = table, _settled(context, TableConfig, file, shared, short)
+            job, start = _job(table, table_config, search, folder, jobs, place)
         else:
             layers, heads = numbers("--recurrent", recurrent, int), numbers("--dense", dense, int)
             shared |= {"cell": cell, "recurrent": layers, "dense": heads, "init": init}
             shared |= {"window": window, "horizon": horizon, "predict": predict}
             config = _settled(context, RunConfig, file, shared, short)
-            series = load(data, column, words(features))
-            _run(*_job(series, config, search, folder, jobs or processors()), folder, jobs or processors())
+            found = load(data, column, words(features))
+            job, start = _job(found, config, search, folder, jobs, place)
+        parent = parent_of(start.folder / store.CONFIG if start else file)
+        _run(job, start, of_job("run", job, place, found, parent), folder, jobs)
 
 
 def _settled(
@@ -168,9 +189,11 @@ def _settled(
     return replace(found, **given)
 
 
-def _job(data: Series | Table, told: C, trials: int, folder: Path, jobs: int) -> tuple[Job[Any], Start | None]:
+def _job(
+    data: Series | Table, told: C, trials: int, folder: Path, jobs: int, place: URL
+) -> tuple[Job[Any], Start | None]:
     """The run of these data, from the network that a search finds where there are trials."""
-    start = find_start(data, trials, told, folder, jobs) if trials else None
+    start = find_start(data, trials, told, folder, jobs, place) if trials else None
     config = start.settings(told) if start else told
     blocks: Any = start.blocks(config) if start else None
     if isinstance(data, Series):
@@ -180,17 +203,17 @@ def _job(data: Series | Table, told: C, trials: int, folder: Path, jobs: int) ->
     return run_table.job(data, config, blocks), start
 
 
-def _run(job: Job[B], start: Start | None, base: Path, jobs: int) -> None:
+def _run(job: Job[B], start: Start | None, work: Work, base: Path, jobs: int) -> None:
     started = time.perf_counter()
     torch.set_num_threads(1)
     with shown_progress() as show:
-        work = investigation(job, jobs, show)
-        with store.new_folder(base, job.name, job.config.seed) as folder:
+        study = investigation(job, jobs, show)
+        with store.new_folder(base, job.name, job.config.seed) as folder, registered(work, folder):
             try:
-                evidence = work.run()
+                evidence = study.run()
             except KeyboardInterrupt:
                 ignore_interrupts()
-                record = partial_record(job, work.finished())
+                record = partial_record(job, study.finished())
                 _write_interrupted(folder, record | {"seconds": {"total": time.perf_counter() - started}})
                 raise typer.Exit(INTERRUPTED) from None
             ignore_interrupts()
@@ -200,6 +223,7 @@ def _run(job: Job[B], start: Start | None, base: Path, jobs: int) -> None:
             key = shipped_key(job, evidence)
             shipped, own = evidence.networks[key], job.block(key)
             store.write_record(folder, record)
+            store.write_curves(folder, histories(evidence.networks))
             store.write_model(folder, shipped.fit.model, shipped.plan or Plan({}), shipped.masks, job.saved(own))
             report.write(record, folder / store.REPORT)
     summary(record, folder)
@@ -325,6 +349,7 @@ app.command("search")(search_command)
 app.command("diagnose")(diagnose_command)
 app.command("compare-criteria")(compare_criteria_command)
 app.add_typer(replicate, name="replicate")
+app.add_typer(runs, name="runs")
 
 
 @app.callback(invoke_without_command=True)

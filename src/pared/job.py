@@ -11,7 +11,7 @@ from pared import evaluation
 from pared.cutting import Build
 from pared.data import Block
 from pared.findings import finding, notes
-from pared.outcomes import Candidate, Evidence, Key, Outcome, Trained
+from pared.outcomes import Candidate, Evidence, Key, Networks, Outcome, Trained
 from pared.selection import Ratio, Ratios, Threshold
 from pared.settings import Settings
 from pared.study import Investigation
@@ -140,6 +140,14 @@ def drawn(evidence: Evidence, key: Key) -> dict[str, Trained]:
     if evidence.chosen and (evidence.chosen.label, block, seed) in evidence.networks:
         networks["cut"] = evidence.networks[evidence.chosen.label, block, seed]
     return networks
+
+
+def histories(networks: Networks) -> list[dict[str, Any]]:
+    """Every network's losses per epoch, in the order of the outcomes."""
+    return [
+        {"arm": arm, "block": block, "seed": seed, "curves": {name: list(c) for name, c in each.fit.curves.items()}}
+        for (arm, block, seed), each in networks.items()
+    ]
 
 
 def curves(evidence: Evidence, key: Key) -> dict[str, Any]:

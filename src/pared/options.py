@@ -21,6 +21,13 @@ TASK_HELP = (
     "target is text or at most 10 different whole numbers, else a number."
 )
 TaskName = Annotated[Kind | None, option("Data", TASK_HELP)]
+STORE_HELP = "Database of the runs: a SQLite file, or a URL such as postgresql://user@host/database."
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store", envvar="PARED_STORE", help=f"{STORE_HELP} [default: pared.db under --out]", rich_help_panel="Output"
+    ),
+]
 
 
 def read(data: str, column: str | None, features: tuple[str, ...], task: Kind | None) -> Series | Table:

@@ -1,10 +1,12 @@
 """The run folder: what a run leaves behind, written without overwriting, read without running code."""
 
+import gzip
 import json
 import math
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +22,7 @@ from pared.surgery import Plan, load, save
 from pared.types import DataError, Masks
 
 FORMAT = 1
-RECORD, CONFIG, REPORT = "outcomes.json", "config.toml", "report.html"
+RECORD, CONFIG, REPORT, CURVES = "outcomes.json", "config.toml", "report.html", "curves.json.gz"
 PARTS = {
     "data": dict, "settings": dict, "blocks": list, "outcomes": list, "candidates": list, "comparisons": dict,
     "directions": dict, "notes": list, "finding": str,
@@ -88,6 +90,24 @@ def read_record(folder: Path) -> dict[str, Any]:
         if not isinstance(record.get(name), kind):
             raise DataError(f"{path} is damaged: no {kind.__name__} under {name!r}; run again or restore a copy")
     return record
+
+
+def write_curves(folder: Path, curves: Sequence[Mapping[str, Any]]) -> None:
+    """Writes curves.json.gz: every network's losses per epoch, to 7 digits; the same ones give the same bytes."""
+    text = json.dumps(_finite(_rounded(curves)), allow_nan=False)
+    (folder / CURVES).write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def read_curves(folder: Path) -> list[dict[str, Any]]:
+    """What `write_curves` wrote, a mapping a network; nothing where there is no such file. Raises DataError."""
+    path = folder / CURVES
+    try:
+        found: list[dict[str, Any]] = json.loads(gzip.decompress(path.read_bytes()))
+    except FileNotFoundError:
+        return []
+    except (EOFError, ValueError, zlib.error, OSError) as error:
+        raise damaged(path, error) from error
+    return found
 
 
 def write_model(
@@ -208,3 +228,11 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _rounded(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.7g}") if isinstance(value, float) else value

@@ -172,7 +172,9 @@ def test_a_quick_run_of_one_system(tmp_path):
     assert first.exit_code == 0, first.stderr
     assert "supports no claim" in " ".join(first.stdout.split())
     where = tmp_path / "replicate-junk-neuron-quick"
-    assert {path.name for path in where.iterdir()} == {"parts", "settings.json", "results.json", "report.html"}
+    assert {path.name for path in where.iterdir()} == {
+        "parts", "settings.json", "results.json", "report.html", "provenance.json"
+    }  # fmt: skip
     built = json.loads((where / "results.json").read_text(encoding="utf-8"))
     assert all(budget["done"] == budget["of"] == 2 for budget in built["budgets"].values())
     page = (where / "report.html").read_bytes()

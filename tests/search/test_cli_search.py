@@ -73,7 +73,9 @@ def test_from_a_csv_file_to_settings_that_a_run_takes(here):
     result = pared("search", "my.csv", *SMALL, "--trials", 10)
     assert result.exit_code == 0, result.stderr
     folder = here / "runs" / "search-my-seed0"
-    assert set(files(folder)) == {"best.toml", "report.html", "search.json", "study.db", "study.lock"}
+    assert set(files(folder)) == {
+        "best.toml", "report.html", "search.json", "study.db", "study.lock", "provenance.json"
+    }  # fmt: skip
     record = json.loads((folder / "search.json").read_text())
     assert record["evaluations"] <= 10
     assert record["finding"] in " ".join(result.stdout.split())

@@ -8,6 +8,8 @@ import pytest
 
 from commands import assert_refused, files, pared, write_csv
 from pared.data import classic, load
+from pared.database import keeping
+from pared.database.connection import located
 from pared.search.defaults import default_space
 from pared.search.story import base_settings
 from pared.search.subject import of_series, of_table
@@ -81,6 +83,10 @@ def test_more_trials_go_on_in_the_same_search(here):
     assert (here / "runs" / "search-my-seed0" / "report.html").read_text() != page
 
 
+def listed_runs(here):
+    return keeping.runs(located(None, here / "runs"))
+
+
 @slow
 def test_an_interrupted_search_is_gone_on_with_and_its_network_pruned(here, monkeypatch):
     def interrupted(data, space, settings, base, folder, jobs, progress):
@@ -96,13 +102,18 @@ def test_an_interrupted_search_is_gone_on_with_and_its_network_pruned(here, monk
         result = pared(*RUN)
     assert result.exit_code == INTERRUPTED
     assert "the same command goes on" in " ".join(result.stderr.split())
-    assert [path.name for path in (here / "runs").iterdir()] == ["search-my-seed0"]
+    assert [path.name for path in (here / "runs").glob("*/")] == ["search-my-seed0"]
+    (begun,) = listed_runs(here)
+    assert (begun.kind, begun.status) == ("search", "interrupted")
 
     assert pared(*RUN).exit_code == 0
     searched = trials(here)
     assert pared(*RUN).exit_code == 0
-    assert sorted(path.name for path in (here / "runs").iterdir()) == ["my-seed0", "my-seed0-2", "search-my-seed0"]
+    assert sorted(path.name for path in (here / "runs").glob("*/")) == ["my-seed0", "my-seed0-2", "search-my-seed0"]
     assert trials(here) == searched
+    one, other, search = sorted(listed_runs(here), key=lambda each: each.kind)
+    assert (search.id, search.begun, search.status) == (begun.id, begun.begun, "finished")  # gone on with: the same
+    assert one.parent == other.parent == search.id
 
     found = json.loads((here / "runs" / "search-my-seed0" / "search.json").read_text())
     record = json.loads((here / "runs" / "my-seed0" / "outcomes.json").read_text())

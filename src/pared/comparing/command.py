@@ -17,11 +17,13 @@ from pared.compare_criteria import DEFAULTS, Contest, CriteriaSettings, findings
 from pared.comparing.page import write_page
 from pared.comparing.record import build, notes, sentences, write
 from pared.data import Block, load
+from pared.database.connection import located
+from pared.database.registration import Work, of_job, registered
 from pared.job import Job
 from pared.kept import RANDOM, Kept, Scored, What
 from pared.models.mlp import Activation
 from pared.models.recurrent import Cell, Init
-from pared.options import Column, DataName, Features, TaskName, is_table, refuse_others, table_of
+from pared.options import Column, DataName, Features, Store, TaskName, is_table, refuse_others, table_of
 from pared.settings import Predict, RunConfig, TableConfig
 from pared.study import member_seed
 from pared.terminal import (
@@ -86,6 +88,7 @@ def compare_criteria_command(  # noqa: PLR0913  (one parameter an option)
     quick: Annotated[bool, option("Evidence", f"{QUICK_EPOCHS} epochs: soon done, no claim.", "--quick")] = False,
     folder: Annotated[Path, option("Output", "Where the comparison's folder is made.", "--out")] = Path("runs"),
     jobs: Annotated[int, option("Output", "Networks trained at a time; 0: one a processor.", least=0)] = 0,
+    database: Store = None,
 ) -> None:
     """Compare criteria on trained networks of DATA: what is left of their quality where each says what goes.
 
@@ -109,16 +112,21 @@ def compare_criteria_command(  # noqa: PLR0913  (one parameter an option)
             "quick": quick,
         }
         shared: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
+        place = located(database, folder)
         refuse_others(context, is_table(data, task))
         if is_table(data, task):
             table = table_of(data, column, words(features), task)
             layers = numbers("--hidden", hidden, int)
             table_job = run_table.job(table, TableConfig(table.task, hidden=layers, activation=activation, **shared))
-            _compare(table_job, chosen, what, folder, jobs or processors())
+            work = of_job("comparison", table_job, place, table)
+            _compare(table_job, work, chosen, what, folder, jobs or processors())
         else:
             layers, heads = numbers("--recurrent", recurrent, int), numbers("--dense", dense, int)
             config = RunConfig(cell, layers, heads, init, window, horizon, predict, **shared)
-            _compare(run.job(load(data, column, words(features)), config), chosen, what, folder, jobs or processors())
+            series = load(data, column, words(features))
+            series_job = run.job(series, config)
+            work = of_job("comparison", series_job, place, series)
+            _compare(series_job, work, chosen, what, folder, jobs or processors())
 
 
 def _criteria(text: str, what: What) -> dict[str, Criterion]:
@@ -135,12 +143,17 @@ def _criteria(text: str, what: What) -> dict[str, Criterion]:
     return {name: getattr(known, name) for name in names if name != RANDOM}
 
 
-def _compare(job: Job[B], chosen: Mapping[str, Criterion], what: What, base: Path, jobs: int) -> None:
+def _compare(job: Job[B], work: Work, chosen: Mapping[str, Criterion], what: What, base: Path, jobs: int) -> None:
     started = time.perf_counter()
     torch.set_num_threads(1)
     settings = _settings(job, what)
     _check(job, settings)
-    with shown_progress() as show, store.new_folder(base, f"compare-criteria-{job.name}", job.config.seed) as target:
+    name = f"compare-criteria-{job.name}"
+    with (
+        shown_progress() as show,
+        store.new_folder(base, name, job.config.seed) as target,
+        registered(work, target),
+    ):
         found: list[Scored | Kept] = []
         contest, stopped = None, False
         try:

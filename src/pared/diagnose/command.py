@@ -1,5 +1,6 @@
 """`pared diagnose`: findings, the one proposal and, with --auto, the tuning that follows from them."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -9,8 +10,11 @@ from typing import Annotated, Any, Literal
 import torch
 import typer
 from rich.markup import escape
+from sqlalchemy import URL
 
 from pared import store
+from pared.database.connection import located
+from pared.database.registration import Work, parent_of, registered
 from pared.diagnose.subject import Source, Subject, of_data, of_folder
 from pared.diagnose.words import (
     advice_lines,
@@ -23,7 +27,18 @@ from pared.diagnose.words import (
 )
 from pared.models.mlp import Activation
 from pared.models.recurrent import Cell, Init
-from pared.options import Column, Features, ForSeries, ForTables, TaskName, is_given, is_table, refuse, refuse_others
+from pared.options import (
+    Column,
+    Features,
+    ForSeries,
+    ForTables,
+    Store,
+    TaskName,
+    is_given,
+    is_table,
+    refuse,
+    refuse_others,
+)
 from pared.settings import Predict, RunConfig, TableConfig
 from pared.terminal import (
     INTERRUPTED,
@@ -86,6 +101,7 @@ def diagnose_command(  # noqa: PLR0913  (one parameter an option)
     found: Annotated[Path | None, option("Output", OUT_HELP, "--out")] = None,
     settings: Annotated[Path | None, option("Output", SETTINGS_HELP)] = None,
     jobs: Annotated[int, option("Output", "Networks trained at a time; 0: one a processor.", least=0)] = 0,
+    database: Store = None,
 ) -> None:
     """Say what is wrong with a network, by measurement, and the one thing to change.
 
@@ -99,14 +115,37 @@ def diagnose_command(  # noqa: PLR0913  (one parameter an option)
             if path is not None and path.exists():
                 raise DataError(f"{path} exists and is not overwritten; choose another name")
         seeds = SEEDS_AUTO if auto else SEEDS
-        own = _of_run(context, seeds) if Path(subject).is_dir() else _of_data(context, seeds)
+        run = Path(subject) if Path(subject).is_dir() else None
+        place = located(database, run.resolve().parent if run else Path("runs"))
+        own = _of_run(context, seeds) if run else _of_data(context, seeds)
         torch.set_num_threads(1)
         _say(f"{own.source.name}, block {own.block}: {described(own.recipe)}")
-        record = _follow(own) if rules == "literal" else _diagnose(own, auto, most, jobs or processors())
+        with registered(_work(own, place, run), None) as told:
+            record = _follow(own) if rules == "literal" else _diagnose(own, auto, most, jobs or processors())
+            told |= _entered(record)
         if found is not None:
             store.write_record(found.parent, record, found.name)
         if settings is not None:
             store.write_settings(settings, type(own.settings)(**record["proposed"]))
+
+
+def _work(subject: Subject, database: URL, run: Path | None) -> Work:
+    return Work(
+        kind="diagnosis",
+        data=subject.source.name,
+        database=database,
+        task=subject.settings.task.name,
+        seed=subject.seeds[0],
+        settings=subject.configuration(subject.recipe) | {"block": subject.block},
+        parent=parent_of(run / store.RECORD if run else None),
+    )
+
+
+def _entered(record: dict[str, Any]) -> dict[str, Any]:
+    """What the list of runs keeps of a diagnosis, which leaves no folder: verdict, findings, what is proposed."""
+    remarks = [f"{finding['kind']}: {finding['reason']}" for finding in record.get("findings", ())]
+    proposed = f"proposed: {json.dumps(record['proposed'])}"
+    return {"finding": record.get("verdict") or record["ended"], "remarks": [*remarks, proposed]}
 
 
 def _of_run(context: typer.Context, seeds: int) -> Subject:

@@ -7,6 +7,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from pared.database.connection import located
+from pared.database.registration import Work, registered
+from pared.options import Store
 from pared.replicate import belsley, junk_neuron, parts
 from pared.terminal import (
     INTERRUPTED,
@@ -41,6 +44,7 @@ def junk_neuron_command(
         Path, option("Output", "Where the folder replicate-junk-neuron[-quick] is made or found.", "--out")
     ] = Path("runs"),
     jobs: Annotated[int, option("Output", "Tasks done at a time; 0: one a processor.", least=0)] = 0,
+    database: Store = None,
 ) -> None:
     """Deleting "junk neurons" (Huang, Gu & Yang 2022), replicated with controls on seven chaotic systems.
 
@@ -53,10 +57,13 @@ def junk_neuron_command(
     budgets take half an hour, the converged one a little over an hour.
     """
     with clear_errors():
+        place = located(database, folder)
         settings = junk_neuron.settings(quick, words(budget), words(systems), seeds)
         target = folder / ("replicate-junk-neuron" + ("-quick" if quick else ""))
         junk_neuron.open_folder(target, settings)
         _carry_out(
+            Work("replication", "junk-neuron", place),
+            target,
             lambda progress: junk_neuron.work(target, settings, jobs or processors(), progress),
             lambda: junk_neuron.report(target, settings),
         )
@@ -73,6 +80,7 @@ def belsley_command(
         Path, option("Output", "Where the folder replicate-belsley[-quick] is made or found.", "--out")
     ] = Path("runs"),
     jobs: Annotated[int, option("Output", "Tasks done at a time; 0: one a processor.", least=0)] = 0,
+    database: Store = None,
 ) -> None:
     """Relevance of weights by collinearity (Grabovoy, Bakhteev & Strijov 2019), replicated over many seeds.
 
@@ -84,18 +92,21 @@ def belsley_command(
     adds to it. Leaves report.html, results.json, settings.json and the folder parts.
     """
     with clear_errors():
+        place = located(database, folder)
         settings = belsley.settings(quick, words(problems), seeds)
         target = folder / ("replicate-belsley" + ("-quick" if quick else ""))
         parts.open_folder(target, settings.as_dict())
         _carry_out(
+            Work("replication", "belsley", place),
+            target,
             lambda progress: belsley.work(target, settings, jobs or processors(), progress),
             lambda: belsley.report(target, settings),
         )
 
 
-def _carry_out(work: Callable[[Progress], None], report: Callable[[], list[str]]) -> None:
+def _carry_out(own: Work, folder: Path, work: Callable[[Progress], None], report: Callable[[], list[str]]) -> None:
     """Works, writes the report of what is finished, also after Ctrl-C, and says what it says."""
-    with shown_progress() as progress:
+    with registered(own, folder), shown_progress() as progress:
         stopped = False
         try:
             work(progress)
@@ -103,8 +114,8 @@ def _carry_out(work: Callable[[Progress], None], report: Callable[[], list[str]]
             stopped = True
         ignore_interrupts()
         found = report()
-    for line in found:
-        out.print(escape(line), soft_wrap=True)
-    if stopped:
-        err.print("[yellow]Interrupted.[/] What is finished is kept; the same command goes on.", soft_wrap=True)
-        raise typer.Exit(INTERRUPTED)
+        for line in found:
+            out.print(escape(line), soft_wrap=True)
+        if stopped:
+            err.print("[yellow]Interrupted.[/] What is finished is kept; the same command goes on.", soft_wrap=True)
+            raise typer.Exit(INTERRUPTED)

@@ -186,6 +186,22 @@ def about_of(folder: Path) -> dict[str, Any] | None:
         engine.dispose()
 
 
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """All evaluations that a folder's file holds, as plain data. Raises SearchError where it is damaged."""
+    path = folder / FILE
+    engine = _engine(path)
+    try:
+        with _clear(path), engine.connect() as connection:
+            return [_plain(row) for row in connection.execute(_ROWS.select()).mappings()]
+    finally:
+        engine.dispose()
+
+
+def _plain(row: RowMapping) -> dict[str, Any]:
+    read = {name: json.loads(row[name]) if row[name] else None for name in ("point", "result")}
+    return {**row, **read, "curves": json.loads(zlib.decompress(row["curves"])) if row["curves"] else None}
+
+
 def _check(path: Path, about: Mapping[str, Any]) -> None:
     """Raises SearchError where the file is about something else; more or fewer trials are no difference."""
     found = about_of(path.parent) or {}

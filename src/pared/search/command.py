@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -14,7 +15,9 @@ from rich.markup import escape
 
 from pared import store
 from pared.data import Series, Table
-from pared.options import Column, DataName, Features, TaskName, read
+from pared.database.connection import located
+from pared.database.registration import Work, registered
+from pared.options import Column, DataName, Features, Store, TaskName, read
 from pared.search.book import about_of
 from pared.search.defaults import default_space
 from pared.search.page import write_page
@@ -74,6 +77,7 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
     folder: Annotated[Path, option("Output", "Where the folder search-DATA-seedN is made.", "--out")] = Path("runs"),
     jobs: Annotated[int, option("Output", "Trials at a time, each in a process; 0: one a processor.", least=0)] = 0,
     resume: Annotated[bool, option("Output", RESUME_HELP, "--resume")] = False,
+    database: Store = None,
 ) -> None:
     """Find the best network to start from for DATA: its layers, its training, its regularisation.
 
@@ -102,6 +106,7 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
         given |= QUICK.keys()
     with clear_errors():
         found = read(data, column, words(features), task)
+        kept = located(database, folder)
         target = _newest(folder, found.name, seed) if resume else None
         stored = about_of(target) if target else None
         options |= {name: value for name, value in _options(stored).items() if name not in given}
@@ -120,10 +125,11 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
         )
         again = shlex.join(_data_words(data, column, features, task))
         with nullcontext(target) if target else store.new_folder(folder, f"search-{found.name}", seed) as home:
-            search_into(
-                home, found, own, settings, base, jobs or processors(), "the same command with --resume goes on"
-            )
-            ignore_interrupts()
+            with registered(Work("search", found.name, kept, seed=seed, settings=asdict(settings)), home):
+                search_into(
+                    home, found, own, settings, base, jobs or processors(), "the same command with --resume goes on"
+                )
+                ignore_interrupts()
             _summary(home, again)
 
 

@@ -2,12 +2,15 @@
 
 import os
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sqlalchemy import URL
+
 from pared import store
 from pared.data import Fold, Series, Split, Table
+from pared.database.registration import Work, registered
 from pared.search.book import about_of
 from pared.search.command import QUICK, search_into
 from pared.search.defaults import configured, default_space
@@ -54,8 +57,10 @@ class Start:
         }
 
 
-def find_start(data: Series | Table, trials: int, told: Config, folder: Path, jobs: int) -> Start:
+def find_start(data: Series | Table, trials: int, told: Config, folder: Path, jobs: int, place: URL) -> Start:
     """Searches the network to start from, or goes on with the same search where one under `folder` was interrupted.
+
+    `place` is the database that it is entered into.
 
     Raises: DataError as `search` does. Ctrl-C keeps what is finished and ends the command.
     """
@@ -65,7 +70,9 @@ def find_start(data: Series | Table, trials: int, told: Config, folder: Path, jo
     name = f"search-{data.name}"
     target = _same(data, settings, base, folder, store.stem(name, told.seed), jobs)
     with nullcontext(target) if target else store.new_folder(folder, name, told.seed) as home:
-        found = search_into(home, data, None, settings, base, jobs, "the same command goes on")
+        work = Work("search", data.name, place, seed=told.seed, settings=asdict(settings))
+        with registered(work, home):
+            found = search_into(home, data, None, settings, base, jobs, "the same command goes on")
     return Start(found, _subject(data, base), home)
 
 

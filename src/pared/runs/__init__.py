@@ -1,0 +1,1 @@
+"""`pared runs`: what the database holds, listed, filtered, compared and exported; and filled from folders."""
