@@ -3,8 +3,9 @@
 Two deep networks of MNIST-5k in ten folds lose hidden layers by `shed_layers` with each criterion for as long as the
 error on the validation digits rises by at most half a point; the test digits are looked at once. Controls: as many
 layers dropped at random, a network of that depth from scratch with as many epochs as both trainings together, and the
-whole network trained on. Then three-layer LSTM forecasters of the Santa Fe laser, of which one layer goes: the one
-without which, repaired and refitted, the validation error is least.
+whole network trained on. Other networks of the same kinds then lose half of their hidden layers, whatever the
+validation digits say, and are trained as long again; so are their controls. Then three-layer LSTM forecasters of the
+Santa Fe laser, of which one layer goes: the one without which, repaired and refitted, the validation error is least.
 """
 
 import time
@@ -37,6 +38,10 @@ CRITERIA: dict[str, Criterion] = {
     "block influence": criteria.block_influence,
     "ablation": criteria.layer_ablation,
 }
+AGAIN = replace(TRAIN, epochs=2 if QUICK else 20)
+"""What networks are trained with once half of their hidden layers are gone."""
+FRESH = 2000
+"""Added to the seeds of networks that lose half; how they are trained on was chosen on validation digits of others."""
 SEEDS = 1 if QUICK else 2
 FORECASTER = TrainConfig(epochs=1 if QUICK else 60, lr=1e-2, batch_size=64, patience=float("inf"))
 FORECASTER_REFIT = replace(FORECASTER, epochs=1 if QUICK else 30, lr=3e-3)
@@ -118,9 +123,51 @@ def digits(build: Callable[..., nn.Module]) -> dict[str, Any]:
     ]
     return {
         "hidden layers": DEPTH, "width": WIDTH, "error of the full network": float(np.mean(full)), "rows": rows,
-        "controls": controls, "dropped": [list(each.dropped) for each in lean["replaceability"]],
+        "controls": controls, "half": half(build), "dropped": [list(each.dropped) for each in lean["replaceability"]],
         "processor seconds": time.process_time() - started,
     }  # fmt: skip
+
+
+def half(build: Callable[..., nn.Module]) -> dict[str, Any]:
+    """Half of the hidden layers gone by the default criterion, then training again, over all folds."""
+    chosen = folds(2 if QUICK else 10)
+    fits = fit_many(
+        [build(FRESH + fold.seed) for fold in chosen], chosen,
+        [replace(TRAIN, seed=fold.seed) for fold in chosen], cross_entropy,
+    )  # fmt: skip
+    full = [error(fit.model, fold.test) for fit, fold in zip(fits, chosen, strict=True)]
+    errors: dict[str, list[float]] = defaultdict(list)
+    left = []
+    for fit, fold in zip(fits, chosen, strict=True):
+        lean = shed(fit, fold, until_half(criteria.replaceability), float("inf"))
+        left.append(DEPTH - len(lean.dropped))
+        again = replace(AGAIN, seed=fold.seed + 1)
+        spent = DEPTH // 2 * REFIT.epochs + AGAIN.epochs
+        scratch = replace(TRAIN, epochs=TRAIN.epochs + spent, seed=fold.seed)
+        found = fit_many(
+            [
+                lean.fit.model, fit.model, build(FRESH + 100 + fold.seed, DEPTH // 2),
+                dropped_at_random(fit, fold, DEPTH // 2),
+            ],
+            [fold] * 4, [again, replace(again, epochs=spent), scratch, again], cross_entropy,
+        )  # fmt: skip
+        names = ("half gone", "whole, trained on", "half from scratch", "half gone at random")
+        for name, trained in zip(names, found, strict=True):
+            errors[name].append(error(trained.model, fold.test))
+    rows = [{"network": name} | points(own, full) for name, own in errors.items()]
+    beside = [{"than": name} | points(errors["half gone"], own) for name, own in errors.items() if name != "half gone"]
+    return {"layers left": left, "error of the full network": float(np.mean(full)), "rows": rows, "half gone": beside}
+
+
+def until_half(criterion: Criterion) -> Criterion:
+    """Scores nothing once half of the hidden layers are gone."""
+
+    def scores(model: nn.Module, batch: Batch, loss: Loss) -> dict[str, Tensor]:
+        found = of_blocks(criterion)(model, batch, loss)
+        left = len(found) + isinstance(model, MLP)  # its first hidden layer stays: it changes the width
+        return found if left > DEPTH // 2 else {}
+
+    return scores
 
 
 def control_errors(
@@ -191,6 +238,8 @@ def show(name: str, result: dict[str, Any]) -> None:
     print(f"\n{name}, {result['processor seconds']:.0f} s")
     for row in [*result["rows"], *result.get("controls", [])]:
         print({key: value for key, value in row.items() if key not in ("pairs", "clusters")})
+    for row in [*result.get("half", {}).get("rows", []), *result.get("half", {}).get("half gone", [])]:
+        print("half:", row)
     print(result["dropped"], flush=True)
 
 

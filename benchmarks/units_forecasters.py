@@ -35,8 +35,9 @@ from pared.data import Framing, Protocol, builtin, protocol_for, rolling_origin
 from pared.evaluation import nrmse
 from pared.evaluation.forecast import floats
 from pared.replicate.junk_neuron.protocol import in_unit_range
-from pared.study import member_seed, scoring_batch, unit_scores
+from pared.study import member_seed, scoring_batch
 from pared.surgery import Structure
+from pared.surgery.structure import as_units
 from pared.types import Criterion
 
 LAYER = "recurrent.0.l0"
@@ -57,16 +58,18 @@ class Case(NamedTuple):
 
 UNIT, OWN = "[0, 1]", "[-1, 1]"
 CASES = [
-    Case("logistic-3.99", UNIT, 16, 30, 10, 3, 1.1),
-    Case("logistic-3.99", UNIT, 16, 1000, 10, 3, 1.5),
+    Case("logistic-3.99", UNIT, 16, 30, 10, 10, 1.1),
+    Case("logistic-3.99", UNIT, 16, 1000, 10, 10, 1.5),
     Case("logistic-3.99", OWN, 16, 30, 10, 3, 1.1),
-    Case("logistic-3.99", OWN, 16, 1000, 10, 1, 1.5),
+    Case("logistic-3.99", OWN, 16, 1000, 10, 3, 1.5),
     Case("henon", UNIT, 16, 30, 10, 3, 1.1),
     Case("henon", UNIT, 32, 30, 10, 3, 1.1),
-    Case("henon", UNIT, 16, 1000, 10, 1, 1.5),
-    Case("henon", UNIT, 32, 1000, 10, 1, 1.5),
-    Case("santa-fe", UNIT, 16, 30, 10, 2, 1.1),
-    Case("santa-fe", UNIT, 32, 30, 10, 1, 1.1),
+    Case("henon", UNIT, 16, 1000, 10, 3, 1.5),
+    Case("henon", UNIT, 32, 1000, 10, 3, 1.5),
+    Case("santa-fe", UNIT, 16, 30, 10, 3, 1.1),
+    Case("santa-fe", UNIT, 32, 30, 10, 3, 1.1),
+    Case("santa-fe", UNIT, 16, 1000, 10, 3, 1.5),
+    Case("santa-fe", UNIT, 32, 1000, 10, 3, 1.5),
 ]
 if QUICK:
     CASES = [Case("henon", UNIT, 8, 3, 2, 1, 1.1), Case("santa-fe", OWN, 8, 1, 2, 1, 1.1)]
@@ -113,7 +116,7 @@ def errors(
     found: dict[Any, float] = {("full", 0.0, ""): measure(model)}
     for name, criterion in arms(seed).items():
         started = time.process_time()
-        scores = unit_scores(model, batch, criterion, mse_loss, structure)
+        scores = as_units(criterion(model, batch, mse_loss), structure)
         found["seconds", 0.0, name] = time.process_time() - started
         for share in SHARES:
             plan = select({LAYER: scores[LAYER]}, structure, share)

@@ -127,9 +127,15 @@ def trained_on(small: dict[str, nn.Module], fold: Fold, epochs: int) -> dict[str
 
 
 def over_all(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """pared beside each other cut, the mean over networks, shares and epochs, paired by fold."""
-    mean = {name: np.mean([np.mean(each["raw"][name], axis=0) for each in results], axis=0) for name in CUTS}
-    return [{"cut": name} | points(mean["pared"], mean[name]) for name in CUTS if name != "pared"]
+    """pared beside each other cut by epochs trained after it, the mean over networks and shares, paired by fold."""
+    rows = []
+    for at, epochs in enumerate(EPOCHS):
+        mean = {
+            name: np.mean([errors for each in results for errors in each["raw"][name][at :: len(EPOCHS)]], axis=0)
+            for name in CUTS
+        }
+        rows += [{"epochs": epochs, "cut": n} | points(mean["pared"], mean[n]) for n in CUTS if n != "pared"]
+    return rows
 
 
 def forecasters(series: str) -> dict[str, Any]:
