@@ -100,14 +100,21 @@ def test_moments_of_a_grown_model(name, policy):
     back = Plan({group.name: tuple(range(structure[group.name].width)) for group in grown})
     small = cut(large, grown, back)
     returned = carry(after.state_dict(), large, small, grown, back)
+    grew = [p.shape != q.shape for p, q in zip(model.parameters(), large.parameters(), strict=True)]
     for number, held in optimiser.state_dict()["state"].items():
+        if policy == "mean_v" and grew[number] and not held["exp_avg_sq"].any():
+            assert number not in returned["state"]
+            continue
         for key, value in held.items():
             assert torch.equal(returned["state"][number][key], value)
-    for p, q in zip(model.parameters(), large.parameters(), strict=True):
+    for number, (p, q) in enumerate(zip(model.parameters(), large.parameters(), strict=True)):
+        if number not in returned["state"]:
+            continue
         old, new = optimiser.state[p], after.state[q]
         assert new["step"] == old["step"]
         if p.shape != q.shape:
-            total = old["exp_avg_sq"].sum() + (q.numel() - p.numel()) * old["exp_avg_sq"].mean() * (policy == "mean_v")
+            live = old["exp_avg_sq"][old["exp_avg_sq"] > 0].mean().item() if policy == "mean_v" else 0.0
+            total = old["exp_avg_sq"].sum() + (q.numel() - p.numel()) * live
             torch.testing.assert_close(new["exp_avg_sq"].sum(), total)
             torch.testing.assert_close(new["exp_avg"].sum(), old["exp_avg"].sum(), atol=1e-12, rtol=1e-9)
     trained(large, x, after)
@@ -141,9 +148,8 @@ def test_moments_of_copies_keep_those_of_the_originals():
         old = optimiser.state[p]["exp_avg_sq"]
         inside = tuple(slice(n) for n in p.shape)
         assert torch.equal(held["exp_avg_sq"][inside], old)
-    assert state["state"][2]["exp_avg_sq"][5:].unique().item() == pytest.approx(
-        optimiser.state[model.second.weight]["exp_avg_sq"].mean().item()
-    )
+    squares = optimiser.state[model.second.weight]["exp_avg_sq"]
+    assert state["state"][2]["exp_avg_sq"][5:].unique().item() == pytest.approx(squares[squares > 0].mean().item())
 
 
 def test_zeros_make_the_first_steps_too_long_and_the_mean_does_not():
@@ -180,6 +186,61 @@ def test_zeros_make_the_first_steps_too_long_and_the_mean_does_not():
     assert lengths["mean_v"][0].item() == pytest.approx(0.1)
     assert lengths["mean_v"].max().item() <= 1.0
     torch.testing.assert_close(lengths["reset"], torch.ones(100).double())
+
+
+STEADY = {
+    "adam": lambda p: torch.optim.Adam(p, 1e-3),
+    "amsgrad": lambda p: torch.optim.Adam(p, 1e-3, amsgrad=True),
+    "adamw": lambda p: torch.optim.AdamW(p, 1e-3, weight_decay=0.0),
+    "nadam": lambda p: torch.optim.NAdam(p, 1e-3),
+}
+
+
+def longest_step(model: nn.Module, optimiser, gradients, steps: int) -> float:
+    """Of all entries and steps, in learning rates."""
+    longest = 0.0
+    for _ in range(steps):
+        before = [p.detach().clone() for p in model.parameters()]
+        for p, gradient in zip(model.parameters(), gradients, strict=True):
+            p.grad = gradient.clone()
+        optimiser.step()
+        moves = [(p.detach() - old).abs().max().item() for p, old in zip(model.parameters(), before, strict=True)]
+        longest = max(longest, *moves)
+    return longest / optimiser.param_groups[0]["lr"]
+
+
+@pytest.mark.parametrize("age", [1, 300])
+@pytest.mark.parametrize("dead", [0, 6, 7, 8])
+@pytest.mark.parametrize("kind", STEADY)
+def test_no_step_after_growth_is_longer_than_one_and_a_half_learning_rates(kind, dead, age):
+    """Steady gradients of one size, before growth only in the units that live; 8 of 8 dead is a layer that slept."""
+    model = Net(lambda m, x: m.b(m.a(x)), a=nn.Linear(3, 8), b=nn.Linear(8, 2)).double()
+    structure = trace(model, torch.zeros(1, 3, dtype=torch.float64))
+    gradients = [torch.full_like(p, 0.02) for p in model.parameters()]
+    gradients[0][:dead] = gradients[1][:dead] = 0.0
+    gradients[2][:, :dead] = 0.0
+    optimiser = STEADY[kind](model.parameters())
+    longest_step(model, optimiser, gradients, age)
+    large = insert(model, structure, {"a": 2})
+    state = carry(optimiser.state_dict(), model, large, structure, {"a": 2})
+    after = [torch.full_like(p, 0.02) for p in large.parameters()]
+    asleep = dead if dead < 8 else 0
+    after[0][:asleep] = after[1][:asleep] = 0.0
+    after[2][:, :asleep] = 0.0
+    assert longest_step(large, loaded(large, state, STEADY[kind]), after, 100) <= 1.5
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "cnn"])
+def test_no_step_after_the_growth_of_a_network_is_too_long_either(name):
+    model, x = built(name)
+    structure = trace(model, x)
+    counts = {group.name: 2 for group in structure if group.exact}
+    optimiser = STEADY["adam"](model.parameters())
+    longest_step(model, optimiser, [torch.full_like(p, 0.02) for p in model.parameters()], 100)
+    large = insert(model, structure, counts)
+    state = carry(optimiser.state_dict(), model, large, structure, counts)
+    after = loaded(large, state, STEADY["adam"])
+    assert longest_step(large, after, [torch.full_like(p, 0.02) for p in large.parameters()], 100) <= 1.5
 
 
 def nets(kind: str):

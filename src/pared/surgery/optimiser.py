@@ -30,9 +30,10 @@ def carry(
 
     `change` is what was done: the plan of the cut, the counts of `insert`, the copies of `widen`; `structure` is that
     of `model`. Kept entries keep their moments, the step and the parameter groups (learning rates, weight decay) stay.
-    New entries follow the policy: "mean_v" gives them the tensor's mean squared gradient and no momentum; "pad_zero"
-    zeros, with which Adam's first steps are 3.2 to 6.6 times too long; "reset" starts a parameter that has new entries
-    afresh.
+    New entries follow the policy: "mean_v" gives them no momentum and the mean squared gradient of the tensor's entries
+    that ever had one (a parameter without any starts afresh), so that under steady gradients of one size none of Adam's
+    steps is longer than the learning rate; "pad_zero" gives zeros, with which its first steps are 3.2 to 6.6 times too
+    long; "reset" starts a parameter that has new entries afresh.
 
         small = pared.cut(model, structure, plan)
         optimiser = torch.optim.Adam(small.parameters())
@@ -61,8 +62,8 @@ def carry(
         if name in new and number in optimiser_state["state"]:
             axes = _matching(tables.get(_weight_of(name), {}), old[name], new[name], name)
             grows = any(origin.new.any() for origin in axes.values())
-            if not (grows and policy == "reset"):
-                held = optimiser_state["state"][number]
+            held = optimiser_state["state"][number]
+            if not (grows and (policy == "reset" or (policy == "mean_v" and _untouched(held)))):
                 state[order.index(name)] = {
                     key: _carried(key, value, axes, policy, old[name].shape) for key, value in held.items()
                 }
@@ -188,5 +189,16 @@ def _carried(key: str, value: Any, axes: Mapping[int, Origin], policy: Policy, s
     if not axes or value.shape != shape:
         return value.detach().clone()
     after = moved(value.detach(), axes)
-    fill = value.double().mean().item() if policy == "mean_v" and key in SQUARES else 0.0
+    fill = _mean_square(value) if policy == "mean_v" and key in SQUARES else 0.0
     return after.masked_fill(fresh_entries(after, axes), fill)
+
+
+def _mean_square(squares: Tensor) -> float:
+    """The mean over entries that had a gradient: those of dead units would make it too small, the steps too long."""
+    return squares[squares > 0].double().mean().item() if squares.any() else 0.0
+
+
+def _untouched(held: Mapping[str, Any]) -> bool:
+    """Whether no entry of a parameter has had a gradient, so that no mean square can be given to new ones."""
+    squares = [held[key] for key in SQUARES if isinstance(held.get(key), Tensor)]
+    return bool(squares) and not any(square.any() for square in squares)
