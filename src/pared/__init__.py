@@ -10,17 +10,21 @@ from pared.counting import WeightCount, WeightTable, compare_weights, count_weig
 from pared.cutting import Layers, Units, Weights
 from pared.data import Series, Split
 from pared.dead import DeadUnits, dead_units, shed_dead_units
+from pared.distill import Bounded, Mixed, Soft, adapt, born_again, distill, hint
 from pared.evaluation import Comparison, compare
 from pared.export import SizeTable, compare_sizes, quantise, to_onnx
 from pared.gradual import Steps, gradual
 from pared.kept import CriteriaComparison
 from pared.lean import Lean, fit_watching_layers, shed_layers
+from pared.lottery import lottery_ticket
 from pared.lowrank import LowRank, low_rank
 from pared.masks import Sparse, adapt_dropout, density, mask_weights, select_weights, unit_masks
 from pared.matching import match_outputs
 from pared.merging import merge
 from pared.models import MLP, Forecaster
 from pared.outcomes import Outcome
+from pared.population import train_population
+from pared.rewiring import Rewiring, evolved, fit_sparse, rigl
 from pared.search import SearchSettings, search
 from pared.selection import Budget, Count, Ratio, Ratios, Threshold, cost_of, select
 from pared.sizes import Bisection, LayerByLayer, OneByOne
@@ -57,6 +61,7 @@ __all__ = [
     "MLP",
     "Batch",
     "Bisection",
+    "Bounded",
     "Budget",
     "Comparison",
     "Count",
@@ -73,15 +78,18 @@ __all__ = [
     "Lean",
     "LowRank",
     "Masks",
+    "Mixed",
     "OneByOne",
     "Outcome",
     "Plan",
     "Ratio",
     "Ratios",
+    "Rewiring",
     "SearchSettings",
     "Series",
     "SizeTable",
     "Slice",
+    "Soft",
     "Sparse",
     "Split",
     "Steps",
@@ -94,7 +102,9 @@ __all__ = [
     "WeightCount",
     "WeightTable",
     "Weights",
+    "adapt",
     "adapt_dropout",
+    "born_again",
     "by_unit",
     "carry",
     "carry_tensors",
@@ -111,18 +121,23 @@ __all__ = [
     "dead_units",
     "deepen",
     "density",
+    "distill",
     "drop_layer",
     "droppable",
     "engine_of",
     "evaluation",
+    "evolved",
     "fit",
     "fit_each",
     "fit_many",
+    "fit_sparse",
     "fit_watching_layers",
     "gradual",
+    "hint",
     "insert",
     "load",
     "load_masks",
+    "lottery_ticket",
     "low_rank",
     "mask",
     "mask_weights",
@@ -134,6 +149,7 @@ __all__ = [
     "quantise",
     "reconstruct",
     "replay",
+    "rigl",
     "save",
     "search",
     "select",
@@ -144,6 +160,7 @@ __all__ = [
     "study",
     "to_onnx",
     "trace",
+    "train_population",
     "unit_masks",
     "widen",
 ]

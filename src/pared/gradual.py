@@ -63,7 +63,7 @@ def gradual(
     for rule in steps.rules():
         if rule is not None:
             scores = criterion(current, split.train, loss)
-            _check_scores(scores, current)
+            check_scores(scores, current)
             masks = select_weights(scores, rule, steps.scope, masks)
         current = mask_weights(current, masks)
         if config is not None:
@@ -74,7 +74,8 @@ def gradual(
     return Sparse(current, masks, tuple(fits))
 
 
-def _check_scores(scores: Mapping[str, Tensor], model: nn.Module) -> None:
+def check_scores(scores: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Raises ValueError for scores of what is no weight, or of other shapes than the weights'."""
     weights = plain_parameters(model)
     if not scores:
         raise ValueError("the criterion scores nothing; it must return {parameter name: tensor}")

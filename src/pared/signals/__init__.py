@@ -8,6 +8,7 @@ from pared.signals.gradients import unit_gradients
 from pared.signals.layout import CurvatureError, Layout, prunable
 from pared.signals.private import check_masks, forked, plain_parameters, private, tensor_of
 from pared.signals.readings import Reading, Watched, module_calls, module_inputs, read_values
+from pared.signals.tapped import output_of
 from pared.signals.unrolled import unrolled
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "module_calls",
     "module_inputs",
     "open_gates",
+    "output_of",
     "plain_parameters",
     "private",
     "prunable",

@@ -1,0 +1,422 @@
+"""Teacher and student: a network learns what another one gives, beside or instead of the truth.
+
+A teacher's answers are worked out once and travel with the targets, so that every variant is a way to make targets and
+a loss for them, and `fit` does the training. A way is any object with the four members of `Teaching`.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss
+
+from pared.signals import output_of, tensor_of
+from pared.training.fit import Fit, TrainConfig, TrainingData, fit
+from pared.types import Batch, Loss, Masks
+
+UNKNOWN = -1
+"""The label of an example whose class nobody gave."""
+CHUNK = 4096
+
+Teacher = nn.Module | Sequence[nn.Module]
+"""A network, or several, whose outputs are averaged (of logits: the geometric mean of their probabilities)."""
+
+
+class Teaching(Protocol):
+    """How answers of a teacher and the truth become what a student is trained on.
+
+    loss     of the student's outputs and the targets; of targets without answers it is the loss of the truth alone;
+    targets  from the teacher's answers and the truth, one row an example;
+    truth    targets of examples that have no answers, such as validation data; `like` is any of the answers;
+    unknown  stands for the truth where there is none: one row an answer.
+    """
+
+    @property
+    def loss(self) -> Loss: ...
+    def targets(self, taught: Tensor, y: Tensor) -> Tensor: ...
+    def truth(self, y: Tensor, like: Tensor) -> Tensor: ...
+    def unknown(self, taught: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Data for `fit` in which a teacher's answers stand beside the truth; validation data hold the truth alone."""
+
+    train: Batch
+    validation: Batch
+
+
+def temperature_loss(out: Tensor, taught: Tensor, temperature: float = 1.0) -> Tensor:
+    """T^2 KL(softmax(taught / T) || softmax(out / T)), averaged over the rows of logits (n, classes).
+
+    The factor T^2 keeps the gradient's size: with q and p the student's and the teacher's softened probabilities it is
+    T (q - p) / n, and at a high T (out - taught) / (n classes) for logits of mean zero. Zero where both agree.
+
+    Source: Hinton, Vinyals & Dean, Distilling the Knowledge in a Neural Network (2015), section 2.
+    """
+    softened, goal = log_softmax(out / temperature, dim=1), log_softmax(taught / temperature, dim=1)
+    return kl_div(softened, goal, reduction="batchmean", log_target=True) * temperature**2
+
+
+@dataclass(frozen=True)
+class Soft:
+    """Classes: L = alpha T^2 KL(teacher at T || student at T) + (1 - alpha) CE(labels, student).
+
+    The first term is averaged over all rows of a batch, the second over those with a label. With alpha 0 this is plain
+    training, with 1 the labels are not read.
+    Source: Hinton, Vinyals & Dean (2015).
+    """
+
+    temperature: float = 4.0
+    alpha: float = 0.9
+
+    def __post_init__(self) -> None:
+        _check_share(self.alpha)
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"the temperature must be positive and finite, got {self.temperature}")
+
+    def loss(self, out: Tensor, target: Tensor) -> Tensor:
+        """Of logits (n, classes) and rows of a label and the teacher's logits, or of a label alone."""
+        labels = target[:, 0].long()
+        if target.shape[1] == 1:
+            return cross_entropy(out, labels)
+        soft = temperature_loss(out, target[:, 1:], self.temperature)
+        if self.alpha == 1 or not (labels != UNKNOWN).any():
+            return self.alpha * soft
+        return self.alpha * soft + (1 - self.alpha) * cross_entropy(out, labels, ignore_index=UNKNOWN)
+
+    def targets(self, taught: Tensor, y: Tensor) -> Tensor:
+        """(n, 1 + classes): label, logits. Raises ValueError for labels that are no class, and a class without any."""
+        if taught.dim() != 2 or taught.shape[1] < 2:
+            raise ValueError(
+                f"soft targets are logits (n, classes) of at least 2 classes, the teacher gives {_shown(taught)}; "
+                "use Mixed for numbers"
+            )
+        if y.shape != taught.shape[:1] or y.is_floating_point():
+            raise ValueError(f"labels must be whole numbers, one an example, got {y.dtype} {_shown(y)}")
+        known, classes = y[y != UNKNOWN], taught.shape[1]
+        if ((known < 0) | (known >= classes)).any():
+            wrong = int(known[(known < 0) | (known >= classes)][0])
+            raise ValueError(f"the label {wrong} is none of the {classes} classes that the teacher knows")
+        missing = sorted(set(range(classes)) - set(known.tolist()))
+        if missing and self.alpha < 1 and len(known):
+            raise ValueError(
+                f"no example is labelled as class {missing[0]}, which the labels would teach never to predict; label "
+                "some, or learn from the teacher alone with alpha=1"
+            )
+        return torch.cat([self.truth(y, taught), taught], dim=1)
+
+    def truth(self, y: Tensor, like: Tensor) -> Tensor:
+        """(n, 1): labels in the type of the logits."""
+        return y.to(like.dtype)[:, None]
+
+    def unknown(self, taught: Tensor) -> Tensor:
+        """(n,): no label."""
+        return torch.full(taught.shape[:1], UNKNOWN, device=taught.device)
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Numbers: L = MSE(out, (1 - alpha) y + alpha taught); where y is NaN, the teacher's answer is the target.
+
+    Its gradient is that of (1 - alpha) MSE(out, y) + alpha MSE(out, taught), from which it differs by a constant. It
+    helps as far as the teacher is nearer to what can be predicted than y is, and on inputs without a truth.
+    """
+
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_share(self.alpha)
+
+    @property
+    def loss(self) -> Loss:
+        """The mean squared error."""
+        return mse_loss
+
+    def targets(self, taught: Tensor, y: Tensor) -> Tensor:
+        """Shaped like y. Raises ValueError where the teacher's answers are shaped otherwise."""
+        _check_numbers(taught, y)
+        return torch.where(y.isnan(), taught, (1 - self.alpha) * y + self.alpha * taught)
+
+    def truth(self, y: Tensor, like: Tensor) -> Tensor:
+        """y itself."""
+        return y
+
+    def unknown(self, taught: Tensor) -> Tensor:
+        """NaN throughout."""
+        return torch.full_like(taught, math.nan)
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """Numbers: L = mean e_s + nu mean [e_s where e_s + margin > e_t, else 0], the teacher as a bound to get under.
+
+    e_s and e_t are the squared errors of student and teacher on an example, averaged over its outputs: whoever beats
+    the teacher by the margin is pushed no further by the second term. With nu 0 this is plain training.
+    Source: Chen et al., Learning Efficient Object Detection Models with Knowledge Distillation (2017), where the first
+    term is a smooth L1 loss.
+    """
+
+    nu: float = 0.5
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.nu < math.inf or not 0 <= self.margin < math.inf:
+            raise ValueError(f"nu and margin must be finite and not negative, got {self.nu} and {self.margin}")
+
+    def loss(self, out: Tensor, target: Tensor) -> Tensor:
+        """Of outputs and truths, or pairs (n, 2, ...) of truth and answer."""
+        if target.dim() == out.dim():
+            return mse_loss(out, target)
+        y, taught = target.unbind(dim=1)
+        own, bound = ((part - y).square().flatten(1).mean(dim=1) for part in (out, taught))
+        return mse_loss(out, y) + self.nu * own.where(own.detach() + self.margin > bound, 0.0).mean()
+
+    def targets(self, taught: Tensor, y: Tensor) -> Tensor:
+        """(n, 2, ...). Raises ValueError where the answers are shaped otherwise than y, and for a truth of NaN."""
+        _check_numbers(taught, y)
+        if y.isnan().any():
+            raise ValueError("a bound needs the truth of every example; use Mixed for inputs without one")
+        return torch.stack([y, taught], dim=1)
+
+    def truth(self, y: Tensor, like: Tensor) -> Tensor:
+        """y itself."""
+        return y
+
+    def unknown(self, taught: Tensor) -> Tensor:
+        """NaN throughout, which `targets` refuses."""
+        return torch.full_like(taught, math.nan)
+
+
+def _check_share(alpha: float) -> None:
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is the teacher's share of the loss, from 0 to 1, got {alpha}")
+
+
+def _check_numbers(taught: Tensor, y: Tensor) -> None:
+    if taught.shape != y.shape or not y.is_floating_point():
+        raise ValueError(
+            f"targets must be numbers shaped like the teacher's outputs {_shown(taught)}, got {y.dtype} {_shown(y)}"
+        )
+
+
+def _shown(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))
+
+
+def answers(teacher: Teacher, x: Tensor) -> Tensor:
+    """What a teacher gives for inputs: in evaluation mode, without gradients, in chunks; the mean where several teach.
+
+    Raises: ValueError for no teacher, and for answers that are no finite numbers.
+    """
+    teachers = [teacher] if isinstance(teacher, nn.Module) else list(teacher)
+    if not teachers:
+        raise ValueError("there is no teacher; give at least one network")
+    parts = [_outputs(each, x) for each in teachers]
+    if len({part.shape for part in parts}) > 1:
+        raise ValueError(f"teachers must be of like outputs, got {', '.join(map(_shown, parts))}")
+    found = torch.stack(parts).mean(dim=0) if len(parts) > 1 else parts[0]
+    if not found.isfinite().all():
+        raise ValueError("the teacher's outputs are not all finite numbers; train it again, or look at the inputs")
+    return found
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, x: Tensor, read: Callable[[nn.Module, Tensor], Tensor] | None = None) -> Tensor:
+    frozen = copy.deepcopy(model).eval()
+    parts = [read(frozen, part) if read else tensor_of(frozen(part)) for part in torch.split(x, CHUNK)]
+    return torch.cat(parts)
+
+
+def lessons(teacher: Teacher, split: TrainingData, how: Teaching, unlabelled: Tensor | None = None) -> Lessons:
+    """The data that a student is trained on; `unlabelled` inputs, of which the truth is not known, come after the rest.
+
+    Raises: ValueError as `answers` and the targets of `how` do.
+    """
+    taught = answers(teacher, split.train.x)
+    if len(taught) != len(split.train.x):
+        raise ValueError(f"the teacher must give one row an example, got {_shown(taught)} for {len(split.train.x)}")
+    targets, x = how.targets(taught, split.train.y), split.train.x
+    if unlabelled is not None and len(unlabelled):
+        more = answers(teacher, unlabelled)
+        targets = torch.cat([targets, how.targets(more, how.unknown(more))])
+        x = torch.cat([x, unlabelled])
+    validation = split.validation
+    if len(validation.x):
+        validation = Batch(validation.x, how.truth(validation.y, taught))
+    return Lessons(Batch(x, targets), validation)
+
+
+def distill(
+    student: nn.Module,
+    teacher: Teacher,
+    split: TrainingData,
+    config: TrainConfig,
+    how: Teaching = Soft(),
+    unlabelled: Tensor | None = None,
+    masks: Masks | None = None,
+) -> Fit:
+    """Trains a copy of `student` by `fit` on what `teacher` gives for the training inputs, and on the truth.
+
+    `how` is `Soft` (classes), `Mixed` or `Bounded` (numbers), or a way of your own. `unlabelled` are further inputs,
+    whose truth nobody knows; in classes they may also lie in `split.train` under the label -1. The validation loss is
+    that of the truth alone, so that patience and the best epoch mean what they mean in plain training.
+
+    Returns a `Fit`. Cost: one forward pass of the teacher over all inputs, then as `fit`.
+    Raises: ValueError, before any training, for a teacher and a student of unlike outputs, for labels that are no class
+    or a class without labels, for batches of one example in a student that normalises over batches, and as `fit` does.
+    """
+    taught = lessons(teacher, split, how, unlabelled)
+    _check_alike(student, teacher, split.train.x)
+    check_batches(student, len(taught.train.x), config)
+    return fit(student, taught, config, how.loss, masks=masks)
+
+
+def _check_alike(student: nn.Module, teacher: Teacher, x: Tensor) -> None:
+    own, goal = _outputs(student, x[:2]), answers(teacher, x[:2])
+    if own.shape != goal.shape:
+        raise ValueError(
+            f"teacher and student must give like outputs; of {len(goal)} examples the teacher gives {_shown(goal)}, "
+            f"the student {_shown(own)}: change the student's last layer"
+        )
+
+
+def check_batches(model: nn.Module, count: int, config: TrainConfig) -> None:
+    """Raises ValueError where training would come to a batch of one, over which nothing can be normalised."""
+    normalises = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    if normalises and 1 in (config.batch_size, count % config.batch_size):
+        raise ValueError(
+            f"{count} examples in batches of {config.batch_size} leave a batch of one, over which batch normalisation "
+            "cannot be done; choose another batch_size"
+        )
+
+
+def born_again(
+    build: Callable[[int], nn.Module],
+    split: TrainingData,
+    config: TrainConfig,
+    how: Teaching = Soft(temperature=1.0, alpha=0.5),
+    generations: int = 2,
+) -> tuple[Fit, ...]:
+    """Networks of one size, each taught by the one before: `build(g)` is the fresh one of generation g = 0, 1, ...
+
+    Generation 0 learns from the truth alone; generation g is trained with the seed `config.seed + g`. The models of all
+    generations together are a teacher, too.
+
+    Returns `generations` + 1 fits. Raises: ValueError as `distill`, and for no generation.
+    Source: Furlanello et al., Born-Again Neural Networks (2018).
+    """
+    if generations < 1:
+        raise ValueError(f"there must be at least one generation after the first, got {generations}")
+    first = build(0)
+    like = _outputs(first, split.train.x[:1])
+    parts = (split.train, split.validation)
+    plain = Lessons(*(Batch(x, how.truth(y, like) if len(x) else y) for x, y in parts))
+    fits = [fit(first, plain, config, how.loss)]
+    for generation in range(1, generations + 1):
+        own = replace(config, seed=config.seed + generation)
+        fits.append(distill(build(generation), fits[-1].model, split, own, how))
+    return tuple(fits)
+
+
+def adapt(
+    teacher: nn.Module,
+    source: Tensor,
+    target: Tensor,
+    config: TrainConfig,
+    how: Teaching = Soft(temperature=1.0, alpha=1.0),
+    student: nn.Module | None = None,
+) -> Fit:
+    """A network for another domain, from pairs without a truth: row i of `source` and `target` is the same thing twice.
+
+    The student, by default a copy of the teacher, learns to give for target i what the teacher gives for source i; with
+    `Soft(1, 1)` the loss is that of the paper, - mean over i of sum over c of p_T(c | source i) log p_S(c | target i),
+    but for a constant.
+
+    Returns a `Fit`. Cost: as `distill`. Raises: ValueError where the rows are no pairs, and as `distill` does.
+    Source: Li et al., Large-Scale Domain Adaptation via Teacher-Student Learning (2017).
+    """
+    if len(source) != len(target):
+        raise ValueError(f"parallel data come in pairs, got {len(source)} rows of the source, {len(target)} of target")
+    taught, own = answers(teacher, source), teacher if student is None else student
+    if (given := _outputs(own, target[:2])).shape != taught[:2].shape:
+        raise ValueError(
+            f"teacher and student must give like outputs, got {_shown(taught[:2])} and {_shown(given)} of 2 rows"
+        )
+    check_batches(own, len(target), config)
+    nothing = Batch(target[:0], taught[:0])
+    pairs = Lessons(Batch(target, how.targets(taught, how.unknown(taught))), nothing)
+    return fit(own, pairs, config, how.loss)
+
+
+def hint(
+    student: nn.Module,
+    teacher: nn.Module,
+    layers: tuple[str, str],
+    split: TrainingData,
+    config: TrainConfig,
+) -> Fit:
+    """Trains a copy of the student until a layer of it tells what a layer of the teacher does: FitNets' first stage.
+
+        L = mean (A h_s(x) - h_t(x))^2
+
+    `layers` names the student's and the teacher's module; A is a linear map over the axis in which their outputs
+    differ, trained along and thrown away. Of a recurrent layer the whole trajectory is matched. What comes after the
+    student's layer stays as it is; go on with `distill(found.model, ...)`.
+
+    Returns a `Fit` of the student with a fresh optimiser's state. Cost: as `fit`, and the teacher once.
+    Raises: ValueError for modules that are not there, and for outputs that differ in more than one axis.
+    Source: Romero et al., FitNets: Hints for Thin Deep Nets (2015).
+    """
+    own, goal = layers
+    x = split.train.x
+    features = _outputs(teacher, x, lambda model, part: output_of(model, goal, part))
+    before = _outputs(student, x[:2], lambda model, part: output_of(model, own, part))
+    check_batches(student, len(x), config)
+    hinted = _Hinted(student, own, _regressor(before, features[:2], config.seed))
+    validation = split.validation
+    if len(validation.x):
+        told = _outputs(teacher, validation.x, lambda model, part: output_of(model, goal, part))
+        validation = Batch(validation.x, told)
+    found = fit(hinted, Lessons(Batch(x, features), validation), config)
+    assert isinstance(found.model, _Hinted)
+    return replace(found, model=found.model.student, optimiser_state={"state": {}, "param_groups": []})
+
+
+class _Hinted(nn.Module):
+    """The student up to a layer, and the map from there to the teacher's layer."""
+
+    def __init__(self, student: nn.Module, path: str, regressor: nn.Module) -> None:
+        super().__init__()
+        self.student, self.path, self.regressor = student, path, regressor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return tensor_of(self.regressor(output_of(self.student, self.path, x)))
+
+
+class _Along(nn.Module):
+    """A linear map over one axis."""
+
+    def __init__(self, axis: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.axis, self.linear = axis, nn.Linear(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return tensor_of(self.linear(x.movedim(self.axis, -1))).movedim(-1, self.axis)
+
+
+def _regressor(own: Tensor, goal: Tensor, seed: int) -> nn.Module:
+    axes = [axis for axis, sizes in enumerate(zip(own.shape, goal.shape, strict=False)) if len(set(sizes)) > 1]
+    if own.dim() != goal.dim() or own.dim() < 2 or len(axes) > 1 or 0 in axes:
+        raise ValueError(
+            f"the layers' outputs may differ in the number of units alone, the student's is {_shown(own)}, the "
+            f"teacher's {_shown(goal)} of 2 examples; name layers whose other axes are equal"
+        )
+    axis = axes[0] if axes else (1 if own.dim() == 4 else own.dim() - 1)  # of images, units are the second axis
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _Along(axis, own.shape[axis], goal.shape[axis]).to(own.device, own.dtype)
