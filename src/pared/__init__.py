@@ -3,7 +3,7 @@
 The public names, in the order in which data flow through them.
 """
 
-from pared import criteria, data, evaluation, models, reconstruct
+from pared import criteria, data, evaluation, growth, models, reconstruct
 from pared.compare_criteria import CriteriaSettings, compare_criteria
 from pared.compensate import compensate
 from pared.counting import WeightCount, WeightTable, compare_weights, count_weights
@@ -14,6 +14,7 @@ from pared.distill import Bounded, Mixed, Soft, adapt, born_again, distill, hint
 from pared.evaluation import Comparison, compare
 from pared.export import SizeTable, compare_sizes, quantise, to_onnx
 from pared.gradual import Steps, gradual
+from pared.growth import Growing, Growth, grow
 from pared.kept import CriteriaComparison
 from pared.lean import Lean, fit_watching_layers, shed_layers
 from pared.lottery import lottery_ticket
@@ -73,6 +74,8 @@ __all__ = [
     "Fit",
     "Forecaster",
     "Group",
+    "Growing",
+    "Growth",
     "LayerByLayer",
     "Layers",
     "Lean",
@@ -133,6 +136,8 @@ __all__ = [
     "fit_sparse",
     "fit_watching_layers",
     "gradual",
+    "grow",
+    "growth",
     "hint",
     "insert",
     "load",

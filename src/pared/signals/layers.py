@@ -73,6 +73,7 @@ def kronecker(model: nn.Module, batch: Batch, loss: Loss) -> dict[str, LayerCurv
     with of.looking():
         weights = of.weights.clone().requires_grad_()
         uses, out = _uses(of, weights)
+        out = out.flatten(1)
         inputs: dict[str, Tensor] = {}
         made: dict[str, Tensor] = {}
         rows: dict[str, int] = {}
@@ -118,6 +119,39 @@ def layer_values(model: nn.Module, batch: Batch, loss: Loss) -> dict[str, LayerV
     }
 
 
+@dataclass(frozen=True)
+class LayerSlopes:
+    """What a weight multiplied, (rows, d), the samples' loss gradients of what it made, (rows, o), and its bias."""
+
+    inputs: Tensor
+    slopes: Tensor
+    bias: str | None
+
+
+def layer_slopes(model: nn.Module, batch: Batch, loss: Loss) -> dict[str, LayerSlopes]:
+    """Rows of every linear layer and convolution, over all of its uses; layers in several groups are left out.
+
+    With the rows' columns in the order of `weight.flatten(1)`, the weight's gradient is slopes' inputs / samples.
+    Recurrent layers are written out, so that weight_hh reads its own states. In float64.
+    Cost: one forward and one backward pass; holds all values.
+    """
+    of = OfWeights(model, batch, loss)
+    with of.looking():
+        uses, out = _uses(of, of.weights.clone().requires_grad_())
+        slopes = torch.autograd.grad(of.batch_loss(out), [use.out for use in uses], allow_unused=True)
+    own: dict[str, list[tuple[_Use, Tensor]]] = {}
+    for use, slope in zip(uses, slopes, strict=True):
+        if len(use.rows) == 1:
+            made = use.made(torch.zeros_like(use.out) if slope is None else slope)[0]
+            own.setdefault(use.name, []).append((use, made * of.samples))
+    return {
+        name: LayerSlopes(
+            torch.cat([use.rows[0] for use, _ in found]), torch.cat([made for _, made in found]), found[0][0].bias
+        )
+        for name, found in own.items()
+    }
+
+
 @dataclass
 class _Use:
     """One call that took a weight: rows (g, r, d) of what it multiplied, and what came out."""
@@ -157,11 +191,12 @@ def _uses(of: OfWeights, weights: Tensor) -> tuple[list[_Use], Tensor]:
             found.append(_Use(name, x.reshape(1, -1, x.shape[-1]), out, -1, bias))
         elif call in CONVOLUTIONS:
             rows = _patches(CONVOLUTIONS[call], given)
-            found.append(_Use(name, rows, out, 1 - given["weight"].dim()))
+            bias = vectors.get(id(given.get("bias")))
+            found.append(_Use(name, rows, out, 1 - given["weight"].dim(), bias))
 
     with of.looking(), Calls(see):
         out = of.output_of(parts, of.x)
-    return found, out.flatten(1)
+    return found, out
 
 
 def _patches(convolution: Callable[..., Tensor], given: dict[str, Any]) -> Tensor:
