@@ -15,6 +15,7 @@ from pared.evaluation import Comparison, compare
 from pared.export import SizeTable, compare_sizes, quantise, to_onnx
 from pared.gradual import Steps, gradual
 from pared.growth import Growing, Growth, grow
+from pared.growth import CascadeConfig, CascadeFit, fit_cascade
 from pared.kept import CriteriaComparison
 from pared.lean import Lean, fit_watching_layers, shed_layers
 from pared.lottery import lottery_ticket
@@ -64,6 +65,8 @@ __all__ = [
     "Bisection",
     "Bounded",
     "Budget",
+    "CascadeConfig",
+    "CascadeFit",
     "Comparison",
     "Count",
     "CriteriaComparison",
@@ -131,6 +134,7 @@ __all__ = [
     "evaluation",
     "evolved",
     "fit",
+    "fit_cascade",
     "fit_each",
     "fit_many",
     "fit_sparse",

@@ -6,6 +6,7 @@ from pared.data.chaos import henon, logistic, lorenz, mackey_glass, rossler
 from pared.data.classics import TABLES, classic
 from pared.data.examples import Encoding, Table, read_table
 from pared.data.folds import Fold, folds
+from pared.data.puzzles import encoder, parity, two_spirals
 from pared.data.series import Series, resolve_predict
 from pared.data.splits import PAPER, Block, Framing, Protocol, Scaler, Split, fit_scaler, protocol_for, rolling_origin
 from pared.data.tables import read_csv
@@ -28,6 +29,7 @@ __all__ = [
     "batches",
     "builtin",
     "classic",
+    "encoder",
     "first_batch",
     "fit_scaler",
     "folds",
@@ -36,6 +38,7 @@ __all__ = [
     "logistic",
     "lorenz",
     "mackey_glass",
+    "parity",
     "protocol_for",
     "read_csv",
     "read_table",
@@ -44,5 +47,6 @@ __all__ = [
     "rossler",
     "santa_fe",
     "sunspots",
+    "two_spirals",
     "windows",
 ]

@@ -18,3 +18,8 @@ __all__ = [
     "tiny",
     "zero_in",
 ]
+"""Growing networks: where to add units, how to initialise them, and networks that grow."""
+
+from pared.growth.cascade import CascadeConfig, CascadeFit, fit_cascade
+
+__all__ = ["CascadeConfig", "CascadeFit", "fit_cascade"]

@@ -1,0 +1,37 @@
+"""Small exact problems that growing networks are measured on; all their cases, in float64, targets of -0.5 and 0.5."""
+
+import itertools
+import math
+
+import torch
+
+from pared.types import Batch
+
+
+def two_spirals(shift: float = 0.0) -> Batch:
+    """Two intertwined spirals: x (192, 2), y (192, 1).
+
+    Point i = 0..95 of the first: angle (i + shift) pi / 16, radius 6.5 (104 - i - shift) / 104, x = r sin, y = r cos,
+    target 0.5; the second mirrors it with -0.5. `shift` 0.1 gives CMU's test set. Source: Lang & Witbrock (1988).
+    """
+    i = torch.arange(96, dtype=torch.float64) + shift
+    angle, radius = i * math.pi / 16, 6.5 * (104 - i) / 104
+    points = torch.stack([radius * angle.sin(), radius * angle.cos()], 1)
+    target = torch.full((96, 1), 0.5, dtype=torch.float64)
+    return Batch(torch.cat([points, -points]), torch.cat([target, -target]))
+
+
+def parity(bits: int) -> Batch:
+    """All 2^bits patterns of -0.5 and 0.5, (2^bits, bits); target 0.5 where an odd number of them is 0.5."""
+    if not 1 <= bits <= 16:
+        raise ValueError(f"parity is of 1 to 16 bits, got {bits}")
+    ones = torch.tensor(list(itertools.product((0.0, 1.0), repeat=bits)), dtype=torch.float64)
+    return Batch(ones - 0.5, ones.sum(1, keepdim=True) % 2 - 0.5)
+
+
+def encoder(size: int) -> Batch:
+    """The encoder problem size-h-size: `size` patterns with one 0.5 among -0.5, each its own target."""
+    if size < 2:
+        raise ValueError(f"an encoder has at least 2 patterns, got {size}")
+    patterns = torch.eye(size, dtype=torch.float64) - 0.5
+    return Batch(patterns, patterns.clone())
