@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pared.data.puzzles import encoder, parity, two_spirals
+from pared.data.puzzles import encoder, parity, reber, two_spirals
 from pared.growth.candidates import pulled, respond, score
 from pared.growth.cascade import Cascade, CascadeConfig, fit_cascade
 from pared.growth.quickprop import Quickprop, quickprop
@@ -105,6 +105,17 @@ def test_a_recurrent_cascade_remembers():
     assert fit_cascade(data, CascadeConfig(max_units=5, recurrent=True)).solved
     step = Batch(bits.flatten(0, 1), data.y.flatten(0, 1))
     assert not fit_cascade(step, CascadeConfig(max_units=5)).solved
+
+
+def test_recurrent_cascades_learn_the_grammar_of_reber_and_parity_in_time():
+    grown = fit_cascade(reber(32, 40), CascadeConfig(max_units=12, recurrent=True))
+    fresh = reber(50, 80, seed=1)
+    assert grown.solved
+    assert ((grown.model(fresh.x) > 0) == (fresh.y > 0)).all(-1).double().mean() > 0.98
+    bits = parity(8).x[..., None]
+    so_far = Batch(bits, (bits + 0.5).cumsum(1) % 2 - 0.5)
+    gaussian = CascadeConfig(max_units=4, recurrent=True, activation="gaussian")
+    assert fit_cascade(so_far, gaussian).solved
 
 
 @pytest.mark.parametrize(("data", "units"), [(parity(3), 4), (encoder(4), 4)])

@@ -6,7 +6,7 @@ from pared.data.chaos import henon, logistic, lorenz, mackey_glass, rossler
 from pared.data.classics import TABLES, classic
 from pared.data.examples import Encoding, Table, read_table
 from pared.data.folds import Fold, folds
-from pared.data.puzzles import encoder, parity, two_spirals
+from pared.data.puzzles import encoder, parity, reber, two_spirals
 from pared.data.series import Series, resolve_predict
 from pared.data.splits import PAPER, Block, Framing, Protocol, Scaler, Split, fit_scaler, protocol_for, rolling_origin
 from pared.data.tables import read_csv
@@ -42,6 +42,7 @@ __all__ = [
     "protocol_for",
     "read_csv",
     "read_table",
+    "reber",
     "resolve_predict",
     "rolling_origin",
     "rossler",

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import numpy as np
 import torch
 
 from pared.types import Batch
@@ -35,3 +36,27 @@ def encoder(size: int) -> Batch:
         raise ValueError(f"an encoder has at least 2 patterns, got {size}")
     patterns = torch.eye(size, dtype=torch.float64) - 0.5
     return Batch(patterns, patterns.clone())
+
+
+REBER = {0: (("B", 1),), 1: (("T", 2), ("P", 3)), 2: (("S", 2), ("X", 4)), 3: (("T", 3), ("V", 5)),
+         4: (("X", 3), ("S", 6)), 5: (("P", 4), ("V", 6)), 6: (("E", 0),)}  # fmt: skip
+"""Reber's grammar: state -> the symbols that may follow, and the state after each."""
+
+
+def reber(samples: int, steps: int, seed: int = 0) -> Batch:
+    """Strings of Reber's grammar one after the other: x (samples, steps, 7) the symbols B T S X P V E, one of them 0.5;
+    y alike: all symbols that may come next are 0.5. What may come follows from the symbols so far, not from the last
+    one alone. Drawn from `seed`. Source: Reber (1967); as a task for recurrent networks Cleeremans et al. (1989).
+    """
+    if samples < 1 or steps < 1:
+        raise ValueError(f"samples and steps must be positive, got {samples} and {steps}")
+    generator = np.random.default_rng(seed)
+    x, y = np.full((2, samples, steps, 7), -0.5)
+    for sample in range(samples):
+        state = 0
+        for step in range(steps):
+            symbol, state = REBER[state][generator.integers(len(REBER[state]))]
+            x[sample, step, "BTSXPVE".index(symbol)] = 0.5
+            for symbol, _ in REBER[state]:
+                y[sample, step, "BTSXPVE".index(symbol)] = 0.5
+    return Batch(torch.from_numpy(x), torch.from_numpy(y))
