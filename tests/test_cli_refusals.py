@@ -107,6 +107,7 @@ OPTIONS = {  # option -> (what the message names, values)
     "--predict": ("increments", ["future"]),
     "--scope": ("global", ["world"]),
     "--what": ("layers", ["trees"]),
+    "--refit": ("distill", ["learn"]),
 }
 
 

@@ -17,13 +17,14 @@ from pared import criteria, evaluation
 from pared.cutting import Layers, Units, Weights
 from pared.data.series import Series
 from pared.data.splits import Framing, Protocol, rolling_origin
+from pared.distill import Lessons, Mixed, Soft, distill, lessons
 from pared.models import Forecaster
 from pared.outcomes import CONTROLS, label
 from pared.selection import Count, Ratio, Threshold
 from pared.sizes import Bisection, OneByOne
-from pared.study import Investigation, StudySettings, equal_compute_epochs, member_seed, prune, study
+from pared.study import Investigation, Refit, StudySettings, equal_compute_epochs, member_seed, prune, study
 from pared.surgery import Plan, StructureError, cut, trace
-from pared.training import TrainConfig
+from pared.training import TrainConfig, fit, fit_many
 from pared.types import Batch, DivergedError
 
 NAIVE = {"persistence", "flip", "same", "mean", "ar", "analog"}
@@ -264,6 +265,45 @@ def test_prune_takes_a_loader_a_pair_a_rule_and_a_users_own_criterion():
     for ratio in (0, 1, 1.5):
         with pytest.raises(ValueError, match="a ratio lies between 0 and 1"):
             prune(model, data, ratio=ratio)
+
+
+def test_prune_refits_from_the_truth_or_from_the_uncut_network():
+    model, data, config = mlp(), batch(mlp()), TrainConfig(epochs=2)
+    small, split = prune(model, data), Lessons(data, Batch(data.x[:0], data.y[:0]))
+    before = snapshot(model)
+    plain = prune(model, data, refit=Refit(config))
+    taught = prune(model, DataLoader(TensorDataset(*data), batch_size=7), refit=Refit(config, Mixed()))
+    unchanged(before, model)
+    x = data.x
+    torch.testing.assert_close(plain(x), fit(small, split, config).model(x))
+    torch.testing.assert_close(taught(x), distill(small, model, split, config, Mixed()).model(x))
+    with pytest.raises(ValueError, match="labels"):
+        prune(model, data, refit=Refit(config, Soft()))
+
+
+def test_cut_networks_are_taught_by_the_uncut_ones_of_their_block():
+    settings = replace(QUICK, rules=(Ratio(0.5),), teach=Mixed(0.5))
+    blocks = splits()
+    evidence = Investigation(build, blocks, (0,), settings).run()
+    plain = Investigation(build, blocks, (0,), replace(settings, teach=None)).run()
+    for arm in ("full", "trained_on", "ratio 0.5", "random"):
+        pairs = [(evidence.networks[arm, block, 0], plain.networks[arm, block, 0]) for block in BLOCKS]
+        same = [a.fit.curves == b.fit.curves for a, b in pairs]
+        assert same == [arm in ("full", "trained_on")] * len(blocks)
+    study = Investigation(build, blocks, (0,), settings)
+    full = evidence.networks["full", 0, 0].fit.model
+    subject = study._subject(full, blocks[0])
+    small, _ = settings.cutting.cut(subject, settings.cutting.scores(subject), Ratio(0.5))
+    config = replace(settings.refit, seed=member_seed(0, 0))
+    (expected,) = fit_many([small], [lessons(full, blocks[0], Mixed(0.5))], [config])
+    own = evidence.networks["ratio 0.5", 0, 0].fit
+    assert own.curves == expected.curves
+
+
+def test_the_teachers_look_counts_as_compute():
+    full, small, x = mlp(), mlp(), batch(mlp())
+    settings = replace(QUICK, teach=Mixed())
+    assert equal_compute_epochs(full, small, settings, x) == equal_compute_epochs(full, small, QUICK, x) + 1
 
 
 def test_an_interrupted_study_measures_what_it_has_not_yet_one_step_ahead():

@@ -30,7 +30,7 @@ from pared.rewiring import Rewiring, evolved, fit_sparse, rigl
 from pared.search import SearchSettings, search
 from pared.selection import Budget, Count, Ratio, Ratios, Threshold, cost_of, select
 from pared.sizes import Bisection, LayerByLayer, OneByOne
-from pared.study import StudySettings, prune, study
+from pared.study import Refit, StudySettings, prune, study
 from pared.surgery import (
     Group,
     Plan,
@@ -90,6 +90,7 @@ __all__ = [
     "Plan",
     "Ratio",
     "Ratios",
+    "Refit",
     "Rewiring",
     "SearchSettings",
     "Series",

@@ -42,7 +42,7 @@ from pared.screen import summary, write_csv
 from pared.search.command import search_command
 from pared.search.start import FOUND, Start, find_start
 from pared.selection import Scope
-from pared.settings import USUAL, Predict, RunConfig, TableConfig
+from pared.settings import USUAL, Predict, Refitting, RunConfig, TableConfig
 from pared.surgery import Plan
 from pared.terminal import (
     INTERRUPTED,
@@ -85,6 +85,7 @@ MARGIN_HELP = "How much more error counts as 'as good' (default 0.05; of classes
 WHAT_HELP = "What is removed: hidden units, single weights, or whole hidden layers."
 CRITERION_HELP = f"What scores them (auto: {', '.join(USUAL.values())}); one of {', '.join(criteria.__all__)}."
 SEARCH_HELP = "First search the network to start from, with so many evaluations (a few dozen); 0: no search."
+REFIT_HELP = "What a cut network learns from: the truth alone, or what the uncut one gives, too (distill)."
 RATIOS_HELP = "Shares to remove, each tried; or `search`, which finds the largest that passes in few looks."
 
 
@@ -108,6 +109,7 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
     search: Annotated[int, option("Network", SEARCH_HELP, least=0)] = 0,
     epochs: Annotated[int | None, option("Training", EPOCHS_HELP)] = None,
     refit_epochs: Annotated[int, option("Training", "Epochs after a cut; 0: a fifth of --epochs.")] = 0,
+    refit: Annotated[Refitting, option("Training", REFIT_HELP)] = DEFAULT.refit,
     lr: Annotated[float, option("Training", "Learning rate at the start.")] = DEFAULT.lr,
     batch_size: Annotated[int, option("Training", "Windows in one training step.")] = DEFAULT.batch_size,
     what: Annotated[What, option("Cutting", WHAT_HELP)] = "units",
@@ -138,6 +140,7 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
         told = {
             "epochs": epochs if epochs is not None else short.get("epochs"),
             "refit_epochs": refit_epochs,
+            "refit": refit,
             "lr": lr,
             "batch_size": batch_size,
             "seed": seed,

@@ -55,6 +55,11 @@ def notes(blocks: Sequence[Block], config: Settings, evidence: Evidence) -> list
             f"{found_nothing} of the full networks tested err no less than {words.trivial}: "
             "they learnt nothing of use. Train longer (--epochs) before you trust any comparison."
         )
+    if config.refit == "distill" and evidence.chosen is not None:
+        found.append(
+            "Cut networks, those cut at random among them, were refitted on what the uncut network gives beside the "
+            "truth (distillation); the network from scratch had the teacher's forward pass as training time instead."
+        )
     naive = [name for name, c in evidence.comparisons.items() if name not in ("full", *CONTROLS) and c.difference > 0]
     if naive:
         found.append(

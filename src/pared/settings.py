@@ -10,6 +10,7 @@ from pared import criteria
 from pared.cutting import Cutting, Layers, Units, Weights, What
 from pared.data import Framing, Series, resolve_predict
 from pared.data.examples import TableTask
+from pared.distill import Mixed, Soft, Teaching
 from pared.evaluation import CLASSIFICATION, FORECASTING, REGRESSION, Task
 from pared.models import MLP, Forecaster
 from pared.models.mlp import Activation
@@ -28,6 +29,9 @@ USUAL = {"units": "taylor", "weights": "obd", "layers": "replaceability"}
 Decay = Literal["cosine", "constant"]
 """How the learning rate goes on after the warm-up: down to 0, or as it is."""
 
+Refitting = Literal["plain", "distill"]
+"""What a network learns from after a cut: the truth alone, or what the uncut one gives, too."""
+
 
 class Settings(ABC):
     """What every kind of run is told, and what follows from it; the kinds are dataclasses that hold these fields."""
@@ -41,6 +45,7 @@ class Settings(ABC):
     clip: float | None
     schedule: Decay
     dropout: float
+    refit: Refitting
     seed: int
     seeds: int
     what: What
@@ -64,6 +69,8 @@ class Settings(ABC):
             raise DataError(f"unknown {self.what!r}; choose one of {', '.join(get_args(What))}")
         if self.criterion not in ("auto", *criteria.__all__):
             raise DataError(f"unknown criterion {self.criterion!r}; choose one of auto, {', '.join(criteria.__all__)}")
+        if self.refit not in get_args(Refitting):
+            raise DataError(f"unknown refit {self.refit!r}; choose one of {', '.join(get_args(Refitting))}")
         if self.what == "layers" and self.scope != "global":
             raise DataError("whole layers are ranked with each other alone; leave scope away")
         if self.what == "layers" and self.thresholds:
@@ -144,6 +151,13 @@ class Settings(ABC):
         return replace(self.training, epochs=epochs, lr=self.refit_lr, schedule=Cosine())
 
     @property
+    def teaching(self) -> Teaching | None:
+        """How the uncut network teaches the cut one, where it does."""
+        if self.refit == "plain":
+            return None
+        return Soft() if self.task is CLASSIFICATION else Mixed()
+
+    @property
     def resolved(self) -> dict[str, Any]:
         """What follows from the fields, as the record's settings hold it."""
         return {
@@ -165,6 +179,7 @@ class Settings(ABC):
             margin=self.margin,
             level=self.level,
             task=self.task,
+            teach=self.teaching,
         )
 
 
@@ -202,6 +217,7 @@ class RunConfig(Settings):
     clip: float | None = None
     schedule: Decay = "cosine"
     dropout: float = 0.0
+    refit: Refitting = "plain"
 
     def __post_init__(self) -> None:
         self.check()
@@ -257,6 +273,7 @@ class TableConfig(Settings):
     clip: float | None = None
     schedule: Decay = "cosine"
     dropout: float = 0.0
+    refit: Refitting = "plain"
 
     def __post_init__(self) -> None:
         self.check()

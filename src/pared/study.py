@@ -1,13 +1,14 @@
 """The story: train, score, cut, repair, refit, choose on validation data, test once beside the controls."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from pared import criteria, evaluation
@@ -15,6 +16,7 @@ from pared.compensate import compensate as repair
 from pared.cutting import Build, Cutting, Scored, Subject, Units, unit_scores
 from pared.data import Block, first_batch
 from pared.data.batches import evenly, example, suited_batch
+from pared.distill import Lessons, Teaching, distill, lessons
 from pared.evaluation import FORECASTING, Task
 from pared.outcomes import (
     CONTROLS,
@@ -38,14 +40,22 @@ from pared.outcomes import (
 from pared.selection import Rule, select
 from pared.sizes import Bisection, Search, proposed
 from pared.surgery import Structure, cut, trace
-from pared.training import TrainConfig
+from pared.training import Fit, TrainConfig, fit
 from pared.training.fleet import fit_each
 from pared.types import Batch, Criterion, DivergedError, Loss, Masks, Progress
 
 SCORING_SAMPLES = 512
 
 
-def prune(
+@dataclass(frozen=True)
+class Refit:
+    """How a cut network is trained on: from the truth alone or, as `teach` says, from what the uncut one gives."""
+
+    config: TrainConfig = TrainConfig(epochs=30, lr=3e-3)
+    teach: Teaching | None = None
+
+
+def prune(  # noqa: PLR0913
     model: nn.Module,
     data: Any,
     criterion: Criterion = criteria.taylor,
@@ -53,6 +63,7 @@ def prune(
     loss: Loss = mse_loss,
     compensate: bool = True,
     keep: Collection[str] = (),
+    refit: Refit | None = None,
 ) -> nn.Module:
     """A smaller copy of a trained model: scores its units, removes the lowest, repairs what read them.
 
@@ -60,7 +71,8 @@ def prune(
     and type. Samples lie along the first axis; a network with several inputs takes a tuple of tensors as x. Of several
     outputs the first tensor is the one that counts. `ratio` is the fraction of
     units removed from every layer, or any rule of `select`; `keep` protects groups by name or pattern. With
-    `compensate` the weights that read removed units are refitted by least squares, without training.
+    `compensate` the weights that read removed units are refitted by least squares. Nothing is trained
+    unless `refit` says how: then all of the data are looked at, as one input tensor.
 
     The short form of `trace`, a criterion, `select`, `compensate` and `cut`; use these to look at the plan or save it.
     Returns a new module; the one passed in stays as it is. Raises StructureError, ValueError as those do.
@@ -70,7 +82,21 @@ def prune(
     scores = unit_scores(Subject(model, structure, batch, loss), criterion)
     plan = select(scores, structure, ratio, keep=keep)
     repaired = repair(model, structure, plan, batch) if compensate else model
-    return cut(repaired, structure, plan)
+    small = cut(repaired, structure, plan)
+    return (
+        small
+        if refit is None
+        else _refitted(small, model, suited_batch(first_batch(data, sys.maxsize), model), loss, refit)
+    )
+
+
+def _refitted(small: nn.Module, model: nn.Module, batch: Batch, loss: Loss, refit: Refit) -> nn.Module:
+    if not isinstance(batch.x, Tensor):
+        raise ValueError("a network of several inputs cannot be refitted here; leave refit out and train what is left")
+    split = Lessons(batch, Batch(batch.x[:0], batch.y[:0]))
+    if refit.teach is None:
+        return fit(small, split, refit.config, loss).model
+    return distill(small, model, split, refit.config, refit.teach).model
 
 
 Member = tuple[int, int]
@@ -82,8 +108,8 @@ class StudySettings:
     """What a study does: pure data but for criterion and task; margin and level are fixed before any result is seen.
 
     `cutting` says what networks lose: `Units`, `Weights` or `Layers`, each with its criterion. `rules` are tried in
-    their order; a search among them proposes one after another, by what passed on validation data. `margin` None is the
-    one of the task.
+    their order; a search among them proposes one after another, by what passed on validation data. With `teach` cut
+    networks are refitted on what the uncut ones give, those cut at random alike. `margin` None is the one of the task.
     """
 
     train: TrainConfig = TrainConfig()
@@ -93,6 +119,7 @@ class StudySettings:
     margin: float | None = None
     level: float = 0.95
     task: Task = FORECASTING
+    teach: Teaching | None = None
 
     @property
     def yardstick(self) -> Yardstick:
@@ -223,15 +250,26 @@ class Investigation:
     def _train(self, stage: str, todo: Mapping[Key, "Untrained"]) -> None:
         keys, untrained = list(todo), list(todo.values())
         self.progress(stage, 0, len(keys))
-        models, configs = [u.model for u in untrained], [u.config for u in untrained]
-        blocks, masks = [self.blocks[block] for _, block, _ in keys], [u.masks for u in untrained]
-        fits = fit_each(models, blocks, configs, self.settings.task.loss, jobs=self.jobs, masks=masks)
-        for done, (index, fit) in enumerate(fits, 1):
-            trained = Trained(fit, untrained[index].removal)
+        blocks = [self.blocks[block] for _, block, _ in keys]
+        for done, (index, found) in enumerate(self._fits(untrained, blocks), 1):
+            trained = Trained(found, untrained[index].removal)
             self.networks[keys[index]] = self.settings.cutting.finished(trained, blocks[index].train.x[:1])
             self.progress(stage, done, len(keys))
         for key in keys:  # members finish in any order; results must not depend on it
             self.networks[key] = self.networks.pop(key)
+
+    def _fits(self, untrained: Sequence["Untrained"], blocks: Sequence[Block]) -> Iterator[tuple[int, Fit]]:
+        """Trainings as they finish: first of the networks that have no teacher, then of those that have."""
+        teach, loss = self.settings.teach, self.settings.task.loss
+        for taught in (False, True):
+            places = [place for place, u in enumerate(untrained) if (u.teacher is not None) == taught]
+            some, splits = [untrained[place] for place in places], list[Any](blocks[place] for place in places)
+            if taught and teach is not None:
+                loss = teach.loss
+                splits = [lessons(u.teacher, b, teach) for u, b in zip(some, splits, strict=True) if u.teacher]
+            models, configs, masks = [u.model for u in some], [u.config for u in some], [u.masks for u in some]
+            for place, found in fit_each(models, splits, configs, loss, jobs=self.jobs, masks=masks):
+                yield places[place], found
 
     def _full(self) -> dict[Key, "Untrained"]:
         todo = {}
@@ -253,7 +291,7 @@ class Investigation:
         for member, scores in scored.items():
             small, removal = self.settings.cutting.cut(self._trained_subject(member), scores, rule)
             refit = replace(self.settings.refit, seed=member_seed(*member))
-            todo[label(rule), *member] = Untrained(small, refit, removal)
+            todo[label(rule), *member] = Untrained(small, refit, removal, self._teacher(member))
         return todo
 
     def _controls(self, chosen: Candidate) -> dict[Key, "Untrained"]:
@@ -264,12 +302,15 @@ class Investigation:
             own = member_seed(*member)
             refit = replace(settings.refit, seed=own)
             at_random, alike = settings.cutting.at_random(subject, removal, own)
-            todo["random", *member] = Untrained(at_random, refit, alike)
+            todo["random", *member] = Untrained(at_random, refit, alike, self._teacher(member))
             todo["trained_on", *member] = Untrained(subject.model, refit)
             fresh = settings.cutting.fresh(self.build, own + 1, self.structure, removal)
             epochs = equal_compute_epochs(subject.model, fresh, settings, subject.batch)
             todo["scratch", *member] = Untrained(fresh, replace(settings.train, epochs=epochs, seed=own + 1), removal)
         return todo
+
+    def _teacher(self, member: Member) -> nn.Module | None:
+        return self.networks["full", *member].fit.model if self.settings.teach else None
 
     def _trained_subject(self, member: Member) -> Subject:
         return self._subject(self.networks["full", *member].fit.model, self.blocks[member[0]])
@@ -280,11 +321,12 @@ class Investigation:
 
 @dataclass(frozen=True)
 class Untrained:
-    """A network about to be trained, and what it lost."""
+    """A network about to be trained, what it lost, and who teaches it."""
 
     model: nn.Module
     config: TrainConfig
     removal: Removal | None = None
+    teacher: nn.Module | None = None
 
     @property
     def masks(self) -> Masks | None:
@@ -305,7 +347,9 @@ def scoring_batch(split: Block) -> Batch:
 def equal_compute_epochs(full: nn.Module, small: nn.Module, settings: StudySettings, batch: Batch) -> int:
     """Epochs that the small network can train from scratch for the multiply-adds of training, cutting and refitting.
 
+    A teacher's answers cost one forward pass, a third of an epoch of the full network.
     Weights that are masked cost what they cost: training multiplies by their zeros.
     """
     large, little = evaluation.macs(full, batch.x[:1]), evaluation.macs(small, batch.x[:1])
-    return math.ceil((settings.train.epochs * large + settings.refit.epochs * little) / little)
+    taught = large / 3 if settings.teach else 0
+    return math.ceil((settings.train.epochs * large + settings.refit.epochs * little + taught) / little)
