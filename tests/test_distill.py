@@ -12,7 +12,8 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from networks import snapshot, unchanged
 from pared import MLP, Batch, Forecaster, TrainConfig, fit
-from pared.distill import Bounded, Mixed, Soft, adapt, answers, born_again, distill, hint, temperature_loss
+from pared.distill import adapt, answers, born_again, distill, hint
+from pared.targets import Bounded, Mixed, Soft, temperature_loss
 
 CONFIG = TrainConfig(epochs=3, batch_size=16, seed=3)
 

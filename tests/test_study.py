@@ -17,13 +17,14 @@ from pared import criteria, evaluation
 from pared.cutting import Layers, Units, Weights
 from pared.data.series import Series
 from pared.data.splits import Framing, Protocol, rolling_origin
-from pared.distill import Lessons, Mixed, Soft, distill, lessons
+from pared.distill import Lessons, distill, lessons
 from pared.models import Forecaster
 from pared.outcomes import CONTROLS, label
 from pared.selection import Count, Ratio, Threshold
 from pared.sizes import Bisection, OneByOne
 from pared.study import Investigation, Refit, StudySettings, equal_compute_epochs, member_seed, prune, study
 from pared.surgery import Plan, StructureError, cut, trace
+from pared.targets import Mixed, Soft
 from pared.training import TrainConfig, fit, fit_many
 from pared.types import Batch, DivergedError
 

@@ -10,7 +10,7 @@ from pared.counting import WeightCount, WeightTable, compare_weights, count_weig
 from pared.cutting import Layers, Units, Weights
 from pared.data import Series, Split
 from pared.dead import DeadUnits, dead_units, shed_dead_units
-from pared.distill import Bounded, Mixed, Soft, adapt, born_again, distill, hint
+from pared.distill import adapt, born_again, distill, hint
 from pared.evaluation import Comparison, compare
 from pared.export import SizeTable, compare_sizes, quantise, to_onnx
 from pared.gradual import Steps, gradual
@@ -54,6 +54,7 @@ from pared.surgery import (
     trace,
     widen,
 )
+from pared.targets import Bounded, Mixed, Soft
 from pared.training import Fit, TrainConfig, engine_of, fit, fit_each, fit_many, predict_many
 from pared.types import Batch, DataError, DivergedError, Masks
 

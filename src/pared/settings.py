@@ -10,7 +10,6 @@ from pared import criteria
 from pared.cutting import Cutting, Layers, Units, Weights, What
 from pared.data import Framing, Series, resolve_predict
 from pared.data.examples import TableTask
-from pared.distill import Mixed, Soft, Teaching
 from pared.evaluation import CLASSIFICATION, FORECASTING, REGRESSION, Task
 from pared.models import MLP, Forecaster
 from pared.models.mlp import Activation
@@ -20,6 +19,7 @@ from pared.schedules import Cosine
 from pared.selection import Ratio, Rule, Scope, Threshold
 from pared.sizes import Bisection, LayerByLayer, OneByOne, Search
 from pared.study import StudySettings
+from pared.targets import Mixed, Soft, Teaching
 from pared.training import TrainConfig
 from pared.types import Criterion, DataError
 

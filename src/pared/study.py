@@ -16,7 +16,7 @@ from pared.compensate import compensate as repair
 from pared.cutting import Build, Cutting, Scored, Subject, Units, unit_scores
 from pared.data import Block, first_batch
 from pared.data.batches import evenly, example, suited_batch
-from pared.distill import Lessons, Teaching, distill, lessons
+from pared.distill import Lessons, distill, lessons
 from pared.evaluation import FORECASTING, Task
 from pared.outcomes import (
     CONTROLS,
@@ -40,6 +40,7 @@ from pared.outcomes import (
 from pared.selection import Rule, select
 from pared.sizes import Bisection, Search, proposed
 from pared.surgery import Structure, cut, trace
+from pared.targets import Teaching
 from pared.training import Fit, TrainConfig, fit
 from pared.training.fleet import fit_each
 from pared.types import Batch, Criterion, DivergedError, Loss, Masks, Progress
