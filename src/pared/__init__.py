@@ -14,8 +14,7 @@ from pared.distill import adapt, born_again, distill, hint
 from pared.evaluation import Comparison, compare
 from pared.export import SizeTable, compare_sizes, quantise, to_onnx
 from pared.gradual import Steps, gradual
-from pared.growth import Growing, Growth, grow
-from pared.growth import CascadeConfig, CascadeFit, fit_cascade
+from pared.growth import CascadeConfig, CascadeFit, Growing, Growth, fit_cascade, grow
 from pared.kept import CriteriaComparison
 from pared.lean import Lean, fit_watching_layers, shed_layers
 from pared.lottery import lottery_ticket
