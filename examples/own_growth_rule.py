@@ -3,11 +3,8 @@
 import torch
 from torch import nn
 
-from pared import Growing, TrainConfig, grow
-from pared.growth.entries import check_growth, entries, makers, newest, values_at, with_values
-from pared.surgery import insert
-from pared.surgery.origins import grown_structure
-from pared.types import Batch
+from pared import Batch, Growing, TrainConfig, grow, insert
+from pared.growth import check_growth, grown_structure, makers, newest, places_of, values_at, with_values
 
 
 def mirrored(model, structure, batch, loss, counts, seed=0):
@@ -16,7 +13,7 @@ def mirrored(model, structure, batch, loss, counts, seed=0):
     new, grown = insert(model, structure, counts, seed), grown_structure(structure, counts)
     units = newest(grown, counts)
     for name, count in counts.items():
-        old = values_at(model, entries(model, structure[name], range(structure[name].width), "in"))
+        old = values_at(model, places_of(model, structure[name], range(structure[name].width), "in"))
         longest = old.norm(dim=1).argsort(descending=True)[torch.arange(count) % len(old)]
         new = with_values(new, [(makers(new, grown, units, name), -old[longest])])
     return new

@@ -107,6 +107,7 @@ def test_a_recurrent_cascade_remembers():
     assert not fit_cascade(step, CascadeConfig(max_units=5)).solved
 
 
+@pytest.mark.slow
 def test_recurrent_cascades_learn_the_grammar_of_reber_and_parity_in_time():
     grown = fit_cascade(reber(32, 40), CascadeConfig(max_units=12, recurrent=True))
     fresh = reber(50, 80, seed=1)

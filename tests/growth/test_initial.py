@@ -18,9 +18,14 @@ from pared.surgery import StructureError, insert, trace
 from pared.surgery.origins import grown_structure
 from pared.types import Batch
 
+
+def slow(*names):
+    return [pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 CLOSE = {"atol": 1e-12, "rtol": 1e-12}
 SILENT = {"random_in": random_in, "zero_in": zero_in, "gradmax": gradmax, "copies": partial(copies, noise=0.0)}
-KINDS = ("plain cnn", "lstm", "gru", "lstm cell", "bidirectional", "projected", "group norm", "attention")
+KINDS = ("plain cnn", "lstm", "gru", *slow("lstm cell", "bidirectional", "projected", "group norm", "attention"))
 
 
 def drawn(*shape, seed=0):
@@ -118,7 +123,7 @@ def test_gradmax_is_the_singular_vectors_of_the_paper():
     torch.testing.assert_close((read @ right.T).abs() / length, torch.eye(2, dtype=torch.float64), atol=1e-8, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru", "plain cnn", "lstm cell", "packed"])
+@pytest.mark.parametrize("name", ["lstm", "plain cnn", *slow("gru", "lstm cell", "packed")])
 def test_measured_gradients_are_those_of_units_without_inputs_and_with_one_output(name):
     model, structure, batch, counts = problem(name)
     group = next(iter(counts))
@@ -138,7 +143,7 @@ def test_measured_gradients_are_those_of_units_without_inputs_and_with_one_outpu
             torch.testing.assert_close(found[:, k], expected, rtol=1e-6, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["tanh", "lstm", "gru"])
+@pytest.mark.parametrize("name", ["tanh", "lstm", *slow("gru")])
 def test_no_outputs_of_the_same_length_give_a_larger_gradient_than_gradmax(name):
     model, structure, batch, counts = problem(name)
     grown, group = grown_structure(structure, counts), next(iter(counts))
@@ -173,7 +178,9 @@ def test_tiny_is_the_least_squares_of_the_paper():
     torch.testing.assert_close(brought, torch.linalg.lstsq(h, v).solution, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["relu", "tanh", "lstm", "gru", "plain cnn", "bidirectional", "packed", "shared"])
+@pytest.mark.parametrize(
+    "name", ["relu", "tanh", "lstm", "plain cnn", *slow("gru", "bidirectional", "packed", "shared")]
+)
 def test_tiny_lowers_the_loss_at_once_and_keeps_what_was_there(name):
     model, structure, batch, counts = problem(name)
     before = snapshot(model)

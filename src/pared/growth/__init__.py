@@ -1,10 +1,28 @@
-"""Networks that grow while they train: where units are added, what they start with, and loops that add them."""
+"""Networks that grow while they train: where units are added, what they start with, and loops that add them.
+
+For rules of your own (`examples/own_growth_rule.py`): `check_growth` refuses what cannot grow, `pared.insert` and
+`grown_structure` make room, `newest` names the new units, `makers`, `readers` and `places_of` say where their weights
+lie, `values_at` reads and `with_values` writes them; `answer`, `gradients_at`, `linear_gradients` look at the network.
+"""
 
 from pared.growth.cascade import CascadeConfig, CascadeFit, fit_cascade
+from pared.growth.entries import (
+    Places,
+    answer,
+    check_growth,
+    gradients_at,
+    makers,
+    newest,
+    places_of,
+    readers,
+    values_at,
+    with_values,
+)
 from pared.growth.initial import GrowthRule, copies, gradmax, random_in, zero_in
 from pared.growth.loop import Growing, Growth, Stalled, grow
-from pared.growth.probes import bottleneck
+from pared.growth.probes import bottleneck, linear_gradients
 from pared.growth.tiny import tiny
+from pared.surgery.origins import grown_structure
 
 __all__ = [
     "CascadeConfig",
@@ -12,13 +30,25 @@ __all__ = [
     "Growing",
     "Growth",
     "GrowthRule",
+    "Places",
     "Stalled",
+    "answer",
     "bottleneck",
+    "check_growth",
     "copies",
     "fit_cascade",
+    "gradients_at",
     "gradmax",
     "grow",
+    "grown_structure",
+    "linear_gradients",
+    "makers",
+    "newest",
+    "places_of",
     "random_in",
+    "readers",
     "tiny",
+    "values_at",
+    "with_values",
     "zero_in",
 ]

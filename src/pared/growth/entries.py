@@ -46,8 +46,8 @@ def readers(model: nn.Module, structure: Structure, units: Mapping[str, Sequence
     return found
 
 
-def entries(model: nn.Module, group: Group, units: Sequence[int], role: Role) -> Places:
-    """All weights of a role, those that make and read units alike included."""
+def places_of(model: nn.Module, group: Group, units: Sequence[int], role: Role) -> Places:
+    """All weights that make the units (role "in") or read them ("out"), those that do both included."""
     found: dict[str, list[Tensor]] = {}
     for s in group.slices:
         if s.role == role and _counts(model, s):
@@ -109,9 +109,9 @@ def check_growth(structure: Structure, batch: Batch, counts: Mapping[str, int]) 
 def _apart(model: nn.Module, structure: Structure, units: Mapping[str, Sequence[int]], name: str, role: Role) -> Places:
     others: dict[str, list[Tensor]] = {}
     for other, own in units.items():
-        for parameter, where in entries(model, structure[other], own, "out" if role == "in" else "in").items():
+        for parameter, where in places_of(model, structure[other], own, "out" if role == "in" else "in").items():
             others.setdefault(parameter, []).append(where.flatten())
-    found = entries(model, structure[name], units[name], role)
+    found = places_of(model, structure[name], units[name], role)
     for parameter in found.keys() & others.keys():
         where = found[parameter]
         alone = ~torch.isin(where, torch.cat(others[parameter]))

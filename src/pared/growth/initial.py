@@ -15,10 +15,10 @@ from pared.growth.entries import (
     Places,
     answer,
     check_growth,
-    entries,
     gradients_at,
     makers,
     newest,
+    places_of,
     readers,
     values_at,
     with_values,
@@ -132,7 +132,7 @@ def _without_inputs(
     made = {name: makers(new, grown, units, name) for name in counts}
     changes: list[tuple[Places, Tensor]] = []
     for name in counts:
-        old = entries(model, structure[name], range(structure[name].width), "out")
+        old = places_of(model, structure[name], range(structure[name].width), "out")
         kept = {parameter: values_at(model, {parameter: where}).double() for parameter, where in old.items()}
         read = readers(new, grown, units, name)
         changes += [(made[name], _stirred(new, made[name])), (read, outputs(name, kept, generator))]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pared.growth.entries import Places, entries, gradients_at, makers, newest, readers, with_values
+from pared.growth.entries import Places, gradients_at, makers, newest, places_of, readers, with_values
 from pared.signals import private
 from pared.signals.layers import LayerSlopes, layer_slopes
 from pared.surgery import Structure, StructureError, insert
@@ -61,7 +61,7 @@ def desired(model: nn.Module, structure: Structure, batch: Batch, loss: Loss, na
     found = layer_slopes(probed.model, batch, loss)
     new: dict[str, list[Tensor]] = {}
     for other, units in probed.units.items():
-        for parameter, where in entries(probed.model, probed.structure[other], units, "out").items():
+        for parameter, where in places_of(probed.model, probed.structure[other], units, "out").items():
             new.setdefault(parameter, []).append(where.flatten())
     gains, moments, count = [], torch.zeros(()), len(batch.y)
     for parameter, where in probed.reads.items():
