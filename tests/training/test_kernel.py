@@ -311,6 +311,23 @@ def test_a_later_process_reads_what_was_compiled(tmp_path):
     assert [run.stdout.strip() for run in runs] == ["0 1", "1 0"]
 
 
+@pytest.mark.slow
+def test_kinds_compiled_at_once_share_no_file_of_the_cache(tmp_path):
+    """Numba numbers the files that one index names without a lock: kinds under one index took each other's code."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    code = "import sys; from pared.training import kernel; kernel.compiled(sys.argv[1])"
+    kinds = ("gru", "rnn")
+    compiling = [subprocess.Popen([sys.executable, "-c", code, kind], env=environment) for kind in kinds]
+    assert [process.wait() for process in compiling] == [0, 0]
+    files = sorted(path.name for path in tmp_path.rglob("*.nb?"))
+    assert len(files) == 2 * 2 * len(kinds)  # an index and its one file, for training and for prediction
+    for index in (name for name in files if name.endswith(".nbi")):
+        assert [name for name in files if name.startswith(index.removesuffix("nbi"))] == [
+            index.removesuffix("nbi") + "1.nbc",
+            index,
+        ]
+
+
 def test_stop_ends_training():
     stop = threading.Event()
     stop.set()

@@ -84,4 +84,4 @@ def _gradient(gradient, memory, layer, plan, tiles):
     gradient_3(gradient, memory, table, (layer.gates + LANES, layer.gates_step), rows, plan, tiles)
 
 
-train_epoch, predict = compiled(GRU, Cell(_forward, _backward, _gradient))
+train_epoch, predict = compiled("gru", GRU, Cell(_forward, _backward, _gradient))

@@ -82,4 +82,4 @@ def _gradient(gradient, memory, layer, plan, tiles):
     gradient_4(gradient, memory, table, delta, rows, plan, tiles)
 
 
-train_epoch, predict = compiled(LSTM, Cell(_forward, _backward, _gradient))
+train_epoch, predict = compiled("lstm", LSTM, Cell(_forward, _backward, _gradient))

@@ -90,4 +90,4 @@ def _gradient(gradient, memory, layer, plan, tiles):
     gradient_4(gradient, memory, table, delta, rows, plan, tiles)
 
 
-train_epoch, predict = compiled(RNN, Cell(_forward, _backward, _gradient))
+train_epoch, predict = compiled("rnn", RNN, Cell(_forward, _backward, _gradient))

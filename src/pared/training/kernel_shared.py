@@ -244,10 +244,10 @@ SAMPLES = types.float32[:, ::1]
 EXAMPLES = types.UniTuple(SAMPLES, 2)
 
 
-def _entries(sources):
+def _entries(name, sources):
     """`train_epoch` and `predict`. They close over `sources` to tell numba's cache on disk what they depend on."""
 
-    @entry
+    @entry(f"train_epoch_{name}")
     def train_epoch(examples, order, batch_size, network, state, rule, memory):
         """One step a batch, in the given order of samples; returns the mean loss over the epoch."""
         _ = sources
@@ -259,7 +259,7 @@ def _entries(sources):
             _step(state, rule[0])
         return losses / (len(order) * _terms(network[2][0]))
 
-    @entry
+    @entry(f"predict_{name}")
     def predict(x, order, network, weights, memory, output):
         """Writes the network's output for the samples in `order` to the rows of `output`."""
         _ = sources
@@ -284,18 +284,16 @@ def _sources() -> int:
     return number
 
 
-_train_epoch, _predict = _entries(_sources())
-
-
-def compiled(kind: np.dtype[Any], cell: Cell) -> tuple[Any, Any]:
+def compiled(name: str, kind: np.dtype[Any], cell: Cell) -> tuple[Any, Any]:
     """`train_epoch` and `predict`, compiled or read from the cache for networks whose layers are of this kind."""
     _cells[from_dtype(kind)] = cell
     network = types.Tuple([from_dtype(record)[::1] for record in (kind, DENSE, PLAN)])
     order, rule = types.int64[::1], from_dtype(STEPS)[::1]
+    train_epoch, predict = _entries(name, _sources())
     for function, arguments in (
-        (_train_epoch, (EXAMPLES, order, types.int64, network, types.UniTuple(FLOATS, 4), rule, FLOATS)),
-        (_predict, (SAMPLES, order, network, FLOATS, FLOATS, SAMPLES)),
+        (train_epoch, (EXAMPLES, order, types.int64, network, types.UniTuple(FLOATS, 4), rule, FLOATS)),
+        (predict, (SAMPLES, order, network, FLOATS, FLOATS, SAMPLES)),
     ):
         with contextlib.suppress(OSError):  # a full disk: the compiled function is there all the same
             function.compile(arguments)
-    return _train_epoch, _predict
+    return train_epoch, predict

@@ -4,9 +4,12 @@ LLVM splits or widens them to what the processor has.
 """
 
 import operator
+import zlib
+from collections.abc import Callable
 from typing import Any, cast
 
 from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite.binding import get_host_cpu_features, get_host_cpu_name  # type: ignore[import-untyped]
 from numba import extending, njit, types
 from numba.core import cgutils
 
@@ -35,13 +38,24 @@ def compiled_as(function: Any) -> Any:
     return extending.overload(function, jit_options=cast(Any, OPTIONS))
 
 
-def entry(function: Any) -> Any:
-    """A compiled function that Python calls, with a cache on disk where one can be written."""
-    jit: Any = njit
-    try:
-        return jit(cache=True, **OPTIONS)(function)
-    except (OSError, RuntimeError):
-        return plain(function)
+def entry(name: str) -> Callable[[Any], Any]:
+    """Makes a compiled function that Python calls, with a cache on disk where one can be written.
+
+    The name, this processor's with it, names the cache. Two processes that compile different code for one cache at
+    once may leave the one's code under the other's signature, which then writes where it must not: numba numbers its
+    files without a lock. So nothing but one function for one kind of arguments may bear a name.
+    """
+    processor = zlib.crc32(f"{get_host_cpu_name()} {get_host_cpu_features().flatten()}".encode())
+
+    def decorated(function: Any) -> Any:
+        function.__qualname__ = f"{name}_{processor:08x}"
+        jit: Any = njit
+        try:
+            return jit(cache=True, **OPTIONS)(function)
+        except (OSError, RuntimeError):
+            return plain(function)
+
+    return decorated
 
 
 class Vector(types.Type):
