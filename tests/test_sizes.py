@@ -1,7 +1,7 @@
 """What is tried next: few, never twice, ending at the edge between what passes and what fails."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pared.outcomes import label
@@ -18,6 +18,7 @@ def explored(rules, pools, passes):
     return tried
 
 
+@example(12, 4, 0.5, 1 / 16, 8)  # 0.625 removes as many as 0.75, and 7 lies between
 @given(
     st.integers(2, 400),
     st.integers(0, 5),

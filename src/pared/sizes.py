@@ -34,9 +34,9 @@ class Bisection:
 
         r = (low + high) / 2,   low = 0 where none passed, high = 1 where none failed
 
-    until the gap is at most `tolerance`, r removes as much as a ratio that was tried, or `most` ratios were tried. It
-    supposes that less removed is not worse. Where noise makes it otherwise nothing breaks: whoever chooses looks at all
-    that was tried.
+    until the gap is at most `tolerance`, no number of parts between the two is left, or `most` ratios were tried. A ratio
+    that removes as much as one that was tried stands for it. It supposes that less removed is not worse. Where noise
+    makes it otherwise nothing breaks: whoever chooses looks at all that was tried.
     """
 
     tolerance: float = 1 / 16
@@ -46,12 +46,10 @@ class Bisection:
         ratios = {rule.fraction: passed for rule, passed in tried if isinstance(rule, Ratio)}
         low = _largest_passing(tried)
         high = min((ratio for ratio, passed in ratios.items() if not passed and ratio > low), default=1.0)
-        middle = (low + high) / 2
-        removed = {ratio: [pool.removed(ratio) for pool in pools.values()] for ratio in (low, middle, high)}
-        alike = removed[middle] == removed[low] or (high < 1 and removed[middle] == removed[high])
-        if ratios and (alike or len(ratios) >= self.most or high - low <= self.tolerance):
+        if ratios and (len(ratios) >= self.most or high - low <= self.tolerance):
             return None
-        return Ratio(middle)
+        middle = _between(pools, low, high)
+        return Ratio(middle) if middle is not None else None if ratios else Ratio(0.5)
 
     def __str__(self) -> str:
         return f"bisection of the ratio to {self.tolerance:g}, at most {self.most} ratios"
@@ -106,6 +104,25 @@ def proposed(rules: Sequence[Rule | Search], pools: Pools, tried: Tried) -> Rule
     done = [rule for rule, _ in tried]
     found = (each(pools, tried) if callable(each) else each for each in rules)
     return next((rule for rule in found if rule is not None and rule not in done), None)
+
+
+def _between(pools: Pools, low: float, high: float) -> float | None:
+    """A ratio, by halving, that removes more than `low` and less than `high`, which was tried unless it is 1; or none."""
+    below, above = _removed(pools, low), _removed(pools, high)
+    tried = high < 1
+    while any(most - least > tried for least, most in zip(below, above, strict=True)):
+        middle = (low + high) / 2
+        if (found := _removed(pools, middle)) == below:
+            low = middle
+        elif tried and found == above:
+            high = middle
+        else:
+            return middle
+    return None
+
+
+def _removed(pools: Pools, ratio: float) -> list[int]:
+    return [pool.removed(ratio) for pool in pools.values()]
 
 
 def _largest_passing(tried: Tried) -> float:
