@@ -34,9 +34,9 @@ class Bisection:
 
         r = (low + high) / 2,   low = 0 where none passed, high = 1 where none failed
 
-    until the gap is at most `tolerance`, no number of parts between the two is left, or `most` ratios were tried. A ratio
-    that removes as much as one that was tried stands for it. It supposes that less removed is not worse. Where noise
-    makes it otherwise nothing breaks: whoever chooses looks at all that was tried.
+    until the gap is at most `tolerance`, no number of parts between the two is left, or `most` ratios were tried. A
+    ratio that removes as much as one that was tried stands for it. It supposes that less removed is not worse. Where
+    noise makes it otherwise nothing breaks: whoever chooses looks at all that was tried.
     """
 
     tolerance: float = 1 / 16
@@ -107,7 +107,7 @@ def proposed(rules: Sequence[Rule | Search], pools: Pools, tried: Tried) -> Rule
 
 
 def _between(pools: Pools, low: float, high: float) -> float | None:
-    """A ratio, by halving, that removes more than `low` and less than `high`, which was tried unless it is 1; or none."""
+    """A ratio, by halving, that removes more than `low` and less than `high` (tried unless it is 1), if any."""
     below, above = _removed(pools, low), _removed(pools, high)
     tried = high < 1
     while any(most - least > tried for least, most in zip(below, above, strict=True)):
