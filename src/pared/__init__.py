@@ -30,6 +30,7 @@ from pared.search import SearchSettings, search
 from pared.selection import Budget, Count, Ratio, Ratios, Threshold, cost_of, select
 from pared.sizes import Bisection, LayerByLayer, OneByOne
 from pared.study import Refit, StudySettings, prune, study
+from pared.successive import AnchoredLoss, Successive, fit_anchored, successive
 from pared.surgery import (
     Group,
     Plan,
@@ -61,6 +62,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MLP",
+    "AnchoredLoss",
     "Batch",
     "Bisection",
     "Bounded",
@@ -103,6 +105,7 @@ __all__ = [
     "Structure",
     "StructureError",
     "StudySettings",
+    "Successive",
     "Threshold",
     "TrainConfig",
     "Units",
@@ -135,6 +138,7 @@ __all__ = [
     "evaluation",
     "evolved",
     "fit",
+    "fit_anchored",
     "fit_cascade",
     "fit_each",
     "fit_many",
@@ -168,6 +172,7 @@ __all__ = [
     "shed_layers",
     "split_layers",
     "study",
+    "successive",
     "to_onnx",
     "trace",
     "train_population",

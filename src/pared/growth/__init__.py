@@ -6,6 +6,7 @@ lie, `values_at` reads and `with_values` writes them; `answer`, `gradients_at`, 
 """
 
 from pared.growth.cascade import CascadeConfig, CascadeFit, fit_cascade
+from pared.growth.columns import Progressive, add_column
 from pared.growth.entries import (
     Places,
     answer,
@@ -18,6 +19,7 @@ from pared.growth.entries import (
     values_at,
     with_values,
 )
+from pared.growth.experts import GrownExperts, MixtureLoss, grow_experts, split_expert
 from pared.growth.initial import GrowthRule, copies, gradmax, random_in, zero_in
 from pared.growth.loop import Growing, Growth, Stalled, grow
 from pared.growth.probes import bottleneck, linear_gradients
@@ -28,10 +30,14 @@ __all__ = [
     "CascadeConfig",
     "CascadeFit",
     "Growing",
+    "GrownExperts",
     "Growth",
     "GrowthRule",
+    "MixtureLoss",
     "Places",
+    "Progressive",
     "Stalled",
+    "add_column",
     "answer",
     "bottleneck",
     "check_growth",
@@ -40,6 +46,7 @@ __all__ = [
     "gradients_at",
     "gradmax",
     "grow",
+    "grow_experts",
     "grown_structure",
     "linear_gradients",
     "makers",
@@ -47,6 +54,7 @@ __all__ = [
     "places_of",
     "random_in",
     "readers",
+    "split_expert",
     "tiny",
     "values_at",
     "with_values",

@@ -1,6 +1,7 @@
 """Networks that pared trains itself: plain modules without a base class."""
 
 from pared.models.depth import StochasticDepth, survivals
+from pared.models.experts import Experts
 from pared.models.mlp import ACTIVATIONS, MLP
 from pared.models.mollified import Mollified, MollifiedGRU, MollifiedLSTM
 from pared.models.recurrent import CELLS, Forecaster
@@ -9,6 +10,7 @@ __all__ = [
     "ACTIVATIONS",
     "CELLS",
     "MLP",
+    "Experts",
     "Forecaster",
     "Mollified",
     "MollifiedGRU",

@@ -8,7 +8,7 @@ from pared.signals.gradients import unit_gradients
 from pared.signals.layout import CurvatureError, Layout, prunable
 from pared.signals.private import check_masks, forked, plain_parameters, private, tensor_of
 from pared.signals.readings import Reading, Watched, module_calls, module_inputs, read_values
-from pared.signals.tapped import output_of
+from pared.signals.tapped import inputs_of, output_of
 from pared.signals.unrolled import unrolled
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "check_masks",
     "forked",
     "gated",
+    "inputs_of",
     "module_calls",
     "module_inputs",
     "open_gates",
