@@ -1,10 +1,14 @@
-"""One small network of every kind that grows, with an input: what the laws of growth are tried on."""
+"""One small network of every kind that grows, with an input, and problems: what the laws of growth are tried on."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from pared.surgery import trace
+from pared.types import Batch
 
 
 class Net(nn.Module):
@@ -227,3 +231,50 @@ def built(name: str, seed: int = 0) -> tuple[nn.Module, Tensor]:
                 nn.init.uniform_(module.running_mean)
                 nn.init.uniform_(module.running_var, 0.5, 2)
         return model.double().eval(), torch.randn(shape, dtype=torch.float64)
+
+
+def slow(*names):
+    return [pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+KINDS = ("plain cnn", "lstm", "gru", *slow("lstm cell", "bidirectional", "projected", "group norm", "attention"))
+
+
+def drawn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def layered(activation=nn.Tanh, seed=0, bias=True):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers = nn.Linear(3, 4, bias), activation(), nn.Linear(4, 5, bias), activation(), nn.Linear(5, 2, bias)
+        return nn.Sequential(*layers).double()
+
+
+def convolutions():
+    """Two convolutions, the second read through a flatten."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        first, second = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 3, 2)
+        return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)).double()
+
+
+def sine(count=40):
+    x = drawn(count, 3)
+    return Batch(x, torch.stack([x[:, 0].sin() * x[:, 1], x[:, 2].square()], 1))
+
+
+def problem(name):
+    """A network that grows, its structure, a batch, and counts of two units for what must grow alike."""
+    if name in ("relu", "tanh"):
+        model, batch = layered({"relu": nn.ReLU, "tanh": nn.Tanh}[name]), sine()
+        return model, trace(model, batch.x), batch, {"0": 2, "2": 1}
+    model, x = (convolutions(), drawn(6, 2, 5, 5)) if name == "plain cnn" else built(name)
+    structure, batch = trace(model, x), Batch(x, drawn(*model(x).shape))
+    exact = [group.name for group in structure if group.exact]
+    first = "rnn.l0" if "rnn.l0" in exact else exact[0]
+    return model, structure, batch, dict.fromkeys(alike(structure, first), 2)
+
+
+def alike(structure, name):
+    return next((names for names in structure.equal if name in names), (name,))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from growing import ZOO, built
+from growing import KINDS, ZOO, built, drawn, layered, problem, sine, slow
 from networks import snapshot, unchanged
 from pared.growth import bottleneck, copies, gradmax, random_in, tiny, zero_in
 from pared.growth.entries import makers, newest, readers, values_at, with_values
@@ -18,54 +18,8 @@ from pared.surgery import StructureError, insert, trace
 from pared.surgery.origins import grown_structure
 from pared.types import Batch
 
-
-def slow(*names):
-    return [pytest.param(name, marks=pytest.mark.slow) for name in names]
-
-
 CLOSE = {"atol": 1e-12, "rtol": 1e-12}
 SILENT = {"random_in": random_in, "zero_in": zero_in, "gradmax": gradmax, "copies": partial(copies, noise=0.0)}
-KINDS = ("plain cnn", "lstm", "gru", *slow("lstm cell", "bidirectional", "projected", "group norm", "attention"))
-
-
-def drawn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def layered(activation=nn.Tanh, seed=0, bias=True):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        layers = nn.Linear(3, 4, bias), activation(), nn.Linear(4, 5, bias), activation(), nn.Linear(5, 2, bias)
-        return nn.Sequential(*layers).double()
-
-
-def convolutions():
-    """Two convolutions, the second read through a flatten."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        first, second = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 3, 2)
-        return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)).double()
-
-
-def sine(count=40):
-    x = drawn(count, 3)
-    return Batch(x, torch.stack([x[:, 0].sin() * x[:, 1], x[:, 2].square()], 1))
-
-
-def problem(name):
-    """A network that grows, its structure, a batch, and counts of two units for what must grow alike."""
-    if name in ("relu", "tanh"):
-        model, batch = layered({"relu": nn.ReLU, "tanh": nn.Tanh}[name]), sine()
-        return model, trace(model, batch.x), batch, {"0": 2, "2": 1}
-    model, x = (convolutions(), drawn(6, 2, 5, 5)) if name == "plain cnn" else built(name)
-    structure, batch = trace(model, x), Batch(x, drawn(*model(x).shape))
-    exact = [group.name for group in structure if group.exact]
-    first = "rnn.l0" if "rnn.l0" in exact else exact[0]
-    return model, structure, batch, dict.fromkeys(alike(structure, first), 2)
-
-
-def alike(structure, name):
-    return next((names for names in structure.equal if name in names), (name,))
 
 
 def gradients(model, batch):

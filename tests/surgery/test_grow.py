@@ -13,7 +13,7 @@ from growing import ZOO, Net, built
 from networks import batch, forecaster, mlp, snapshot, specs, unchanged
 from pared.models.attention import Attention
 from pared.surgery import Group, Insert, Plan, Slice, Structure, StructureError, cut, insert, mask, replay, trace, widen
-from pared.surgery.origins import grown_structure
+from pared.surgery.origins import cut_structure, grown_structure
 from zoo import PROBES, probe
 
 QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -57,6 +57,17 @@ def test_new_units_change_nothing_and_learn(name):
         torch.testing.assert_close(large(x), model(x), **CLOSE)
         same_structure(trace(large, x), grown_structure(structure, asked))
         assert sum(p.numel() for p in large.parameters()) > sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_the_structure_after_a_cut_is_what_a_trace_finds(name):
+    model, x = built(name)
+    structure = trace(model, x)
+    for group in structure:
+        together = alike(structure, group.name)
+        if group.width > 2:
+            plan = Plan({other: (0, *range(2, structure[other].width)) for other in together})
+            same_structure(trace(cut(model, structure, plan), x), cut_structure(structure, plan))
 
 
 @pytest.mark.parametrize("name", ZOO)

@@ -20,8 +20,10 @@ from pared.growth.entries import (
     with_values,
 )
 from pared.growth.experts import GrownExperts, MixtureLoss, grow_experts, split_expert
+from pared.growth.fans import fan_penalty
 from pared.growth.initial import GrowthRule, copies, gradmax, random_in, zero_in
 from pared.growth.loop import Growing, Growth, Stalled, grow
+from pared.growth.nonparametric import Nonparametric, NonparametricFit, fit_nonparametric, with_zero_units
 from pared.growth.probes import bottleneck, linear_gradients
 from pared.growth.tiny import tiny
 from pared.surgery.origins import grown_structure
@@ -34,6 +36,8 @@ __all__ = [
     "Growth",
     "GrowthRule",
     "MixtureLoss",
+    "Nonparametric",
+    "NonparametricFit",
     "Places",
     "Progressive",
     "Stalled",
@@ -42,7 +46,9 @@ __all__ = [
     "bottleneck",
     "check_growth",
     "copies",
+    "fan_penalty",
     "fit_cascade",
+    "fit_nonparametric",
     "gradients_at",
     "gradmax",
     "grow",
@@ -58,5 +64,6 @@ __all__ = [
     "tiny",
     "values_at",
     "with_values",
+    "with_zero_units",
     "zero_in",
 ]

@@ -1,5 +1,6 @@
 """Networks that pared trains itself: plain modules without a base class."""
 
+from pared.models.capnorm import CapNorm
 from pared.models.depth import StochasticDepth, survivals
 from pared.models.experts import Experts
 from pared.models.mlp import ACTIVATIONS, MLP
@@ -10,6 +11,7 @@ __all__ = [
     "ACTIVATIONS",
     "CELLS",
     "MLP",
+    "CapNorm",
     "Experts",
     "Forecaster",
     "Mollified",

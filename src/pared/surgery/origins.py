@@ -72,13 +72,21 @@ def grown_structure(structure: Structure, counts: Mapping[str, int] | Mapping[st
 
     Widths, lengths, offsets and blocks follow; names and order stay. Raises StructureError as `insert` does.
     """
-    units = templates(structure, counts)
-    rows = _edited_rows(structure, counts)
-    groups = tuple(_grown_group(group, len(units.get(group.name, ())), rows) for group in structure)
-    notes = tuple(
-        note._replace(units=note.units + len(units[note.group])) if note.group in units else note
-        for note in structure.notes
-    )
+    return _after(structure, counts, {name: len(units) for name, units in templates(structure, counts).items()})
+
+
+def cut_structure(structure: Structure, plan: Plan) -> Structure:
+    """The structure of the network that `cut` makes: what `trace` would find there, without tracing.
+
+    It also knows how the entries of a unit lie that a cut left alone in its group. Raises StructureError as `cut` does.
+    """
+    return _after(structure, plan, {name: -len(units) for name, units in structure.removed(plan).items()})
+
+
+def _after(structure: Structure, change: Change, gains: Mapping[str, int]) -> Structure:
+    rows = _edited_rows(structure, change)
+    groups = tuple(_changed_group(group, gains.get(group.name, 0), rows) for group in structure)
+    notes = tuple(note._replace(units=note.units + gains.get(note.group or "", 0)) for note in structure.notes)
     return replace(structure, groups=groups, notes=notes)
 
 
@@ -217,7 +225,12 @@ class _Row:
     def cut(self, group: Group, units: Sequence[int]) -> None:
         """The units' entries go; of all groups before any grows."""
         gone = [i for name, s in self.slices if name == group.name for i in s.indices(group.width, units)]
-        self._take(np.flatnonzero(~np.isin(self.source, gone)))
+        left = np.flatnonzero(~np.isin(self.source, gone))
+        self._take(left)
+        number = np.cumsum(~np.isin(range(group.width), units)) - 1
+        for index, (name, _) in enumerate(self.slices):
+            labels = self.units[index][left]
+            self.units[index] = np.where(labels >= 0, number[labels], -1) if name == group.name else labels
 
     def _take(self, order: Axis) -> None:
         self.source, self.new, self.silent = self.source[order], self.new[order], self.silent[order]
@@ -304,11 +317,11 @@ def _cut_units(structure: Structure, plan: Plan) -> dict[str, tuple[int, ...]]:
     return structure.removed(plan)
 
 
-def _grown_group(group: Group, gain: int, rows: Mapping[tuple[str, int], _Row]) -> Group:
-    """A group after the growth of its own units and of others along the same axes."""
+def _changed_group(group: Group, gain: int, rows: Mapping[tuple[str, int], _Row]) -> Group:
+    """A group after the growth or the cut of its own units and of others along the same axes."""
     slices: list[Slice] = []
     seen: dict[tuple[str, int], int] = {}
-    for s in (settled(group) if gain else group).slices:
+    for s in (settled(group) if gain > 0 else group).slices:
         row = rows.get((s.parameter, s.axis))
         if row is None:
             slices.append(s)
