@@ -140,7 +140,15 @@ def test_layers_that_give_nothing_or_a_constant_are_scored():
     model = deep()
     with torch.no_grad():
         model[2].weight.zero_()
-    for name in ("cka", "layer_ablation", "learned_gate", "probe_gain", "reinitialisation", "replaceability"):
+    for name in (
+        "cka",
+        "layer_ablation",
+        "learned_gate",
+        "probe_gain",
+        "recovery",
+        "reinitialisation",
+        "replaceability",
+    ):
         scores = getattr(criteria, name)(model, deep_data("deep"), mse_loss)
         assert all(value.isfinite() for value in scores.values()), name
 

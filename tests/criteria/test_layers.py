@@ -20,7 +20,8 @@ from pared.training import TrainConfig, fit
 from pared.types import Batch
 
 LAYERS = [
-    "block_influence", "cka", "layer_ablation", "learned_gate", "probe_gain", "reinitialisation", "replaceability",
+    "block_influence", "cka", "layer_ablation", "learned_gate", "probe_gain", "recovery", "reinitialisation",
+    "replaceability",
 ]  # fmt: skip
 
 
@@ -145,6 +146,20 @@ def test_layer_ablation_is_the_loss_without_the_layer():
     for layer, value in criteria.layer_ablation(model, batch, mse_loss).items():
         small, _ = drop_layer(model, layer, batch.x)
         assert float(value) == pytest.approx(float(mse_loss(small(batch.x), batch.y) - whole), abs=1e-12)
+
+
+def test_recovery_is_the_loss_that_training_leaves():
+    model, batch = deep(), data("deep")
+    whole = mse_loss(model(batch.x), batch.y).item()
+    untrained = criteria.recovery(model, batch, mse_loss, epochs=1, lr=1e-12)
+    trained = criteria.recovery(model, batch, mse_loss, epochs=20)
+    empty = Parts(batch, Batch(batch.x[:0], batch.y[:0]))
+    for layer, added in criteria.layer_ablation(model, batch, mse_loss).items():
+        assert float(untrained[layer]) == pytest.approx(float(added), rel=1e-6)
+        small, _ = drop_layer(model, layer, batch.x)
+        found = fit(small, empty, TrainConfig(epochs=20, lr=1e-2, batch_size=64))
+        assert float(trained[layer]) == pytest.approx(mse_loss(found.model(batch.x), batch.y).item() - whole, abs=1e-9)
+        assert trained[layer] < untrained[layer]
 
 
 def test_probe_gain_sees_what_a_layer_makes_readable():

@@ -14,7 +14,15 @@ from pared.criteria.gated import learned_gate
 from pared.criteria.gradient import predicted_ablation, taylor
 from pared.criteria.greedy import greedy, reranked
 from pared.criteria.initial import gradient_covariance, grasp, movement, snip, synflow
-from pared.criteria.layers import block_influence, cka, layer_ablation, probe_gain, reinitialisation, replaceability
+from pared.criteria.layers import (
+    block_influence,
+    cka,
+    layer_ablation,
+    probe_gain,
+    recovery,
+    reinitialisation,
+    replaceability,
+)
 from pared.criteria.layerwise import layer_obs, obc, wanda
 from pared.criteria.posterior import snr
 from pared.criteria.redundancy import determinantal, least_squares, sample_diverse, similarity
@@ -51,6 +59,7 @@ __all__ = [
     "predicted_ablation",
     "probe_gain",
     "random",
+    "recovery",
     "reinitialisation",
     "replaceability",
     "reranked",

@@ -18,10 +18,12 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from pared.data.batches import even_places, suited_batch
+from pared.distill import Lessons
 from pared.moments import ridge_regression
 from pared.signals import forked, module_calls, module_inputs, plain_parameters, private, tensor_of
 from pared.surgery import StructureError, drop_layer
 from pared.surgery.drop import droppable, dropped, is_layer, without
+from pared.training import TrainConfig, fit_many
 from pared.types import Batch, Loss, Scores
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -119,6 +121,26 @@ def layer_ablation(model: nn.Module, batch: Batch, loss: Loss, *, ridge: float =
         name: _loss(drop_layer(model, name, batch.x, ridge=ridge)[0], batch, loss) - whole
         for name in _layers(model, batch)
     }
+
+
+def recovery(
+    model: nn.Module, batch: Batch, loss: Loss, *, epochs: int = 30, lr: float = 1e-2, ridge: float = 1e-6
+) -> Scores:
+    """The loss that dropping a layer adds once what is left was trained on for a while: what training cannot make up.
+
+    Readers are refitted by least squares as `drop_layer` does, then Adam trains all weights on the batch, `epochs`
+    times 64 of its examples at a step. In deep recurrent networks the layer that is easiest to replace at once is
+    seldom the one that training does best without.
+
+    Scores: layer -> (), unit of the loss, any sign; comparable. Cost: `epochs` trainings on the batch a layer.
+    Raises StructureError where no layer can be dropped. Source: `layer_ablation` with the training that follows a cut.
+    """
+    batch = suited_batch(batch, model)
+    whole, names = _loss(model, batch, loss), _layers(model, batch)
+    smaller = [drop_layer(model, name, batch.x, ridge=ridge)[0] for name in names]
+    lessons, config = Lessons(batch, Batch(batch.x[:0], batch.y[:0])), TrainConfig(epochs=epochs, lr=lr, batch_size=64)
+    fits = fit_many(smaller, [lessons] * len(names), [config] * len(names), loss)
+    return {name: _loss(each.model, batch, loss) - whole for name, each in zip(names, fits, strict=True)}
 
 
 def probe_gain(model: nn.Module, batch: Batch, loss: Loss) -> Scores:
