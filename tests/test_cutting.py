@@ -41,7 +41,7 @@ def test_a_cut_and_its_twins_leave_the_network_alone_and_are_as_small(cutting):
     own = subject()
     before, state = snapshot(own.model), torch.get_rng_state()
     scores = cutting.scores(own)
-    small, removal = cutting.cut(own, scores, Ratio(0.5))
+    (small, removal), *_ = cutting.ways(own, scores, Ratio(0.5))
     random, alike = cutting.at_random(own, removal, seed=3)
     again, _ = cutting.at_random(own, removal, seed=3)
     other, _ = cutting.at_random(own, removal, seed=4)
@@ -63,7 +63,7 @@ def test_a_cut_and_its_twins_leave_the_network_alone_and_are_as_small(cutting):
 @pytest.mark.parametrize("cutting", CUTTINGS, ids=lambda each: f"{each.what} by {each.criterion.__name__}")
 def test_the_fresh_twin_has_the_shape_and_the_zeros_but_weights_of_its_own(cutting):
     own = subject()
-    small, removal = cutting.cut(own, cutting.scores(own), Ratio(0.5))
+    (small, removal), *_ = cutting.ways(own, cutting.scores(own), Ratio(0.5))
 
     def build(seed: int, widths) -> Forecaster:
         recurrent = [w for k, width in enumerate((5, 4, 3)) if (w := widths.get(f"recurrent.{k}.l0", width))]
@@ -82,7 +82,7 @@ def test_the_fresh_twin_has_the_shape_and_the_zeros_but_weights_of_its_own(cutti
 def test_weights_go_by_score_and_biases_stay():
     own = subject()
     cutting = Weights(criteria.magnitude)
-    small, removal = cutting.cut(own, cutting.scores(own), Ratio(0.75))
+    (small, removal), *_ = cutting.ways(own, cutting.scores(own), Ratio(0.75))
     weights = {name: p for name, p in own.model.named_parameters() if p.dim() > 1}
     assert removal.masks.keys() == weights.keys()
     limit = torch.cat([p.abs().flatten() for p in weights.values()]).quantile(0.75)
@@ -113,13 +113,29 @@ def test_layers_go_one_by_one_the_lowest_first_and_one_recurrent_layer_stays():
     assert order == [" ".join(names), *(" ".join(names[k:]) for k in (1, 2)), "recurrent.2"]
     assert [float(place) for place in scores.values()] == [0, 1, torch.inf, 2]
     assert cutting.pools(scores) == {"all layers": Pool(4, 1)}
-    small, removal = cutting.cut(own, scores, Count(3))
+    (small, removal), *_ = cutting.ways(own, scores, Count(3))
     assert [edit.modules[0] for edit in removal.plan.before] == ["recurrent.0", "recurrent.1", "head.0"]
     assert removal.share == 3 / 4
     assert parameters(replay(removal.plan, forecaster(seed=1, recurrent=(5, 4, 3)))) == parameters(small)
     for count in range(8):  # whatever is drawn
         random, _ = cutting.at_random(own, removal, seed=count)
         assert sum(isinstance(m, torch.nn.LSTM) for m in random.recurrent) >= 1
+
+
+def test_of_the_last_layer_to_go_the_lowest_scored_ones_are_each_tried():
+    own = subject()
+    names = ("recurrent.0", "recurrent.1", "recurrent.2", "head.0")
+    scores = dict(zip(names, torch.tensor([2.0, 0, 1, torch.inf]), strict=True))
+
+    def gone(cutting, count):
+        ways = cutting.ways(own, scores, Count(count))
+        assert all(removal.share == count / 4 for _, removal in ways)
+        return [[edit.modules[0] for edit in removal.plan.before] for _, removal in ways]
+
+    assert gone(Layers(), 1) == [["recurrent.1"], ["recurrent.2"], ["recurrent.0"]]
+    assert gone(Layers(tries=2), 1) == [["recurrent.1"], ["recurrent.2"]]
+    assert gone(Layers(tries=1), 2) == [["recurrent.1", "recurrent.2"]]
+    assert gone(Layers(tries=9), 2) == [["recurrent.1", name] for name in ("recurrent.2", "recurrent.0", "head.0")]
 
 
 def test_random_deletion_takes_as_many_units_of_each_group():
@@ -172,7 +188,7 @@ def test_what_has_nothing_to_lose_says_so(cutting, model, said):
 def test_rules_that_do_not_suit_say_so(cutting, rule, said):
     own = subject(forecaster())
     with pytest.raises(ValueError, match=said):
-        cutting.cut(own, cutting.scores(own), rule)
+        cutting.ways(own, cutting.scores(own), rule)
 
 
 def test_units_that_weights_left_dead_are_taken_out_after_the_training(tmp_path):

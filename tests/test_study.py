@@ -23,7 +23,7 @@ from pared.outcomes import CONTROLS, label
 from pared.selection import Count, Ratio, Threshold
 from pared.sizes import Bisection, OneByOne
 from pared.study import Investigation, Refit, StudySettings, equal_compute_epochs, member_seed, prune, study
-from pared.surgery import Plan, StructureError, cut, trace
+from pared.surgery import Plan, StructureError, cut, droppable, trace
 from pared.targets import Mixed, Soft
 from pared.training import TrainConfig, fit, fit_many
 from pared.types import Batch, DivergedError
@@ -230,6 +230,31 @@ def test_equal_compute_counts_multiply_adds():
     epochs = equal_compute_epochs(full, small, QUICK, Batch(torch.zeros(2, 4, 2), torch.zeros(2, 1)))
     macs = {units: 4 * 4 * units * (2 + units) + units for units in (8, 2)}
     assert epochs == math.ceil((3 * macs[8] + 2 * macs[2]) / macs[2])
+    tried = replace(QUICK, cutting=Layers(tries=4))
+    assert equal_compute_epochs(full, small, tried, Batch(torch.zeros(2, 4, 2), torch.zeros(2, 1))) == epochs + 6
+
+
+def test_of_several_ways_the_one_stays_that_errs_least_on_validation_data():
+    settings = replace(QUICK, cutting=Layers(), rules=(Count(1),))
+    found = Investigation(build, splits(), SEEDS, settings).run()
+    alone = {
+        name: Investigation(build, splits(), SEEDS, replace(settings, cutting=Layers(only(name), tries=1))).run()
+        for name in ("recurrent.0", "recurrent.1", "head.0")
+    }
+    gone = set()
+    for block, seed in MEMBERS:
+        key = ("1 removed", block, seed)
+        errors = {name: each.measured[key]["validation.nrmse"] for name, each in alone.items()}
+        assert found.measured[key]["validation.nrmse"] == min(errors.values())
+        (edit,) = found.networks[key].plan.before
+        assert errors[edit.modules[0]] == min(errors.values())
+        gone.add(edit.modules[0])
+    assert len(gone) > 1
+
+
+def only(name):
+    """A criterion by which one layer goes first."""
+    return lambda model, batch, loss: {layer: torch.tensor(float(layer != name)) for layer in droppable(model, batch.x)}
 
 
 def test_labels():
@@ -294,7 +319,7 @@ def test_cut_networks_are_taught_by_the_uncut_ones_of_their_block():
     study = Investigation(build, blocks, (0,), settings)
     full = evidence.networks["full", 0, 0].fit.model
     subject = study._subject(full, blocks[0])
-    small, _ = settings.cutting.cut(subject, settings.cutting.scores(subject), Ratio(0.5))
+    ((small, _),) = settings.cutting.ways(subject, settings.cutting.scores(subject), Ratio(0.5))
     config = replace(settings.refit, seed=member_seed(0, 0))
     (expected,) = fit_many([small], [lessons(full, blocks[0], Mixed(0.5))], [config])
     own = evidence.networks["ratio 0.5", 0, 0].fit

@@ -28,6 +28,7 @@ from pared.population import train_population
 from pared.rewiring import Rewiring, evolved, fit_sparse, rigl
 from pared.search import SearchSettings, search
 from pared.selection import Budget, Count, Ratio, Ratios, Threshold, cost_of, select
+from pared.shape import Shaped, ShapeSettings, shape
 from pared.sizes import Bisection, LayerByLayer, OneByOne
 from pared.study import Refit, StudySettings, prune, study
 from pared.successive import AnchoredLoss, Successive, fit_anchored, successive
@@ -96,6 +97,8 @@ __all__ = [
     "Rewiring",
     "SearchSettings",
     "Series",
+    "ShapeSettings",
+    "Shaped",
     "SizeTable",
     "Slice",
     "Soft",
@@ -168,6 +171,7 @@ __all__ = [
     "search",
     "select",
     "select_weights",
+    "shape",
     "shed_dead_units",
     "shed_layers",
     "split_layers",

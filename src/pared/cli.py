@@ -108,7 +108,9 @@ def run_command(  # noqa: PLR0913  (one parameter an option)
     file: Annotated[Path | None, option("Network", FILE_HELP, "--config")] = None,
     search: Annotated[int, option("Network", SEARCH_HELP, least=0)] = 0,
     epochs: Annotated[int | None, option("Training", EPOCHS_HELP)] = None,
-    refit_epochs: Annotated[int, option("Training", "Epochs after a cut; 0: a fifth of --epochs.")] = 0,
+    refit_epochs: Annotated[
+        int, option("Training", "Epochs after a cut; 0: a fifth of --epochs, half of them for layers.")
+    ] = 0,
     refit: Annotated[Refitting, option("Training", REFIT_HELP)] = DEFAULT.refit,
     lr: Annotated[float, option("Training", "Learning rate at the start.")] = DEFAULT.lr,
     batch_size: Annotated[int, option("Training", "Windows in one training step.")] = DEFAULT.batch_size,

@@ -1,7 +1,7 @@
 """What a study takes out of networks, and how: units, weights or whole layers; its random and its fresh controls."""
 
 import fnmatch
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -46,18 +46,21 @@ class Cutting(Protocol):
 
     scores     what may go, scored: higher = keep;
     pools      how much of it is ranked together;
-    cut        the network without what a rule removes, repaired;
+    ways       the network without what a rule removes, repaired: one, or several ways of which the best will stay;
     at_random  the network without as much, drawn at random, repaired alike;
     fresh      a new network of the size that was left;
     finished   what is made of a smaller network once it is trained;
-    size       the number that is to become small.
+    size       the number that is to become small;
+    tries      how many ways there are at most.
     """
 
     @property
     def what(self) -> What: ...
+    @property
+    def tries(self) -> int: ...
     def scores(self, subject: Subject) -> Scored: ...
     def pools(self, scores: Scored) -> Pools: ...
-    def cut(self, subject: Subject, scores: Scored, rule: Rule) -> Smaller: ...
+    def ways(self, subject: Subject, scores: Scored, rule: Rule) -> Sequence[Smaller]: ...
     def at_random(self, subject: Subject, removal: Removal, seed: int) -> Smaller: ...
     def fresh(self, build: Build, seed: int, structure: Structure, removal: Removal) -> nn.Module: ...
     def finished(self, trained: Trained, x: Tensor) -> Trained: ...
@@ -76,6 +79,10 @@ class Units:
     def what(self) -> What:
         return "units"
 
+    @property
+    def tries(self) -> int:
+        return 1
+
     def scores(self, subject: Subject) -> Scored:
         return unit_scores(subject, self.criterion)
 
@@ -83,8 +90,8 @@ class Units:
         widths = {name: Pool(len(values)) for name, values in scores.items() if not _matches(name, self.keep)}
         return _together(widths, self.scope == "global")
 
-    def cut(self, subject: Subject, scores: Scored, rule: Rule) -> Smaller:
-        return _without_units(subject, select(scores, subject.structure, rule, self.scope, self.keep))
+    def ways(self, subject: Subject, scores: Scored, rule: Rule) -> Sequence[Smaller]:
+        return [_without_units(subject, select(scores, subject.structure, rule, self.scope, self.keep))]
 
     def at_random(self, subject: Subject, removal: Removal, seed: int) -> Smaller:
         scores = criteria.random(subject.model, subject.batch, subject.loss, seed=seed)
@@ -136,6 +143,10 @@ class Weights:
     def what(self) -> What:
         return "weights"
 
+    @property
+    def tries(self) -> int:
+        return 1
+
     def scores(self, subject: Subject) -> Scored:
         found, weights = self.criterion(subject.model, subject.batch, subject.loss), prunable(subject.model).shapes
         scores = {name: values for name, values in found.items() if name in weights}
@@ -149,13 +160,13 @@ class Weights:
     def pools(self, scores: Scored) -> Pools:
         return _together({name: Pool(values.numel(), 0) for name, values in scores.items()}, self.scope == "global")
 
-    def cut(self, subject: Subject, scores: Scored, rule: Rule) -> Smaller:
+    def ways(self, subject: Subject, scores: Scored, rule: Rule) -> Sequence[Smaller]:
         if not isinstance(rule, Ratio | Threshold | Count):
             raise ValueError(f"weights are removed by a ratio, a threshold or a count, got {rule}")
         masks = select_weights(scores, rule, self.scope)
         if density(masks) == 1 and not isinstance(rule, Threshold):
             raise ValueError(f"{rule} removes nothing from {sum(map(Tensor.numel, masks.values()))} weights")
-        return _silenced(subject, masks)
+        return [_silenced(subject, masks)]
 
     def at_random(self, subject: Subject, removal: Removal, seed: int) -> Smaller:
         assert removal.masks is not None
@@ -188,12 +199,14 @@ def _silenced(subject: Subject, masks: Masks) -> Smaller:
 class Layers:
     """Whole hidden layers and residual blocks, one after the other; what read them is refitted by least squares.
 
-    The lowest-scored goes first, and the rest is scored anew: the score of a layer is its place in this order. One
-    layer always stays, and one recurrent layer where there were any.
+    The lowest-scored goes first, and the rest is scored anew: the score of a layer is its place in this order. Layers
+    are few, and no score tells well what training will make up for: of the last one to go, the `tries` lowest-scored
+    ones are each tried. One layer always stays, and one recurrent layer where there were any.
     """
 
     criterion: Criterion = criteria.replaceability
     keep: tuple[str, ...] = ()
+    tries: int = 3
 
     @property
     def what(self) -> What:
@@ -230,19 +243,20 @@ class Layers:
     def pools(self, scores: Scored) -> Pools:
         return {"all layers": Pool(len(scores), sum(bool(place.isinf()) for place in scores.values()))}
 
-    def cut(self, subject: Subject, scores: Scored, rule: Rule) -> Smaller:
-        order = sorted(
-            (name for name, place in scores.items() if place.isfinite()), key=lambda name: float(scores[name])
-        )
+    def ways(self, subject: Subject, scores: Scored, rule: Rule) -> Sequence[Smaller]:
+        most = sum(bool(place.isfinite()) for place in scores.values())
         if not isinstance(rule, Ratio | Count):
             raise ValueError(f"layers are removed by a ratio or a count, got {rule}")
-        count = rule.units if isinstance(rule, Count) else min(round(rule.fraction * len(scores)), len(order))
-        if not 0 < count <= len(order):
-            raise ValueError(f"{rule} removes {count} of {len(scores)} layers, of which 1 to {len(order)} may go")
+        count = rule.units if isinstance(rule, Count) else min(round(rule.fraction * len(scores)), most)
+        if not 0 < count <= most:
+            raise ValueError(f"{rule} removes {count} of {len(scores)} layers, of which 1 to {most} may go")
+        order = sorted(scores, key=lambda name: float(scores[name]))
         now, plan = subject, Plan({})
-        for name in order[:count]:
+        for name in order[: count - 1]:
             now, plan = _without_layer(now, plan, name)
-        return now.model, Removal(plan, count / len(scores))
+        free = _free(now.model, {name: scores[name] for name in order[count - 1 :]})
+        found = (_without_layer(now, plan, name) for name in list(free)[: self.tries])
+        return [(smaller.model, Removal(ways, count / len(scores))) for smaller, ways in found]
 
     def at_random(self, subject: Subject, removal: Removal, seed: int) -> Smaller:
         generator, now, plan = torch.Generator().manual_seed(seed), subject, Plan({})

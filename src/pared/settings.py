@@ -147,7 +147,8 @@ class Settings(ABC):
     @property
     def refitting(self) -> TrainConfig:
         """How a network is trained on after a cut."""
-        epochs = self.refit_epochs or max(1, round(0.2 * self.epochs))
+        share = 0.5 if self.what == "layers" else 0.2  # a layer that is gone takes longer to make up for
+        epochs = self.refit_epochs or max(1, round(share * self.epochs))
         return replace(self.training, epochs=epochs, lr=self.refit_lr, schedule=Cosine())
 
     @property
@@ -187,7 +188,8 @@ class Settings(ABC):
 class RunConfig(Settings):
     """Everything that decides a run's result but the data: pure data, written to config.toml.
 
-    `window` 0 and `predict` "auto" take what suits the series; `refit_epochs` 0 is a fifth of `epochs`.
+    `window` 0 and `predict` "auto" take what suits the series; `refit_epochs` 0 is a fifth of `epochs`, half of them
+    where layers go.
     """
 
     cell: Cell = "lstm"

@@ -201,7 +201,7 @@ class Investigation:
         cutting, subject = self.settings.cutting, self._subject(self.build(0, {}), self.splits[0])
         scores, tried = cutting.scores(subject), list[tuple[Rule, bool]]()
         while (rule := proposed(self.settings.rules, cutting.pools(scores), tried)) is not None:
-            cutting.cut(subject, scores, rule)
+            cutting.ways(subject, scores, rule)
             tried.append((rule, False))
 
     def finished(self) -> tuple[Outcome, ...]:
@@ -240,7 +240,7 @@ class Investigation:
         cutting, scored, found = self.settings.cutting, self._scored(), list[Candidate]()
         pools = cutting.pools(next(iter(scored.values())))
         while (rule := proposed(self.settings.rules, pools, [(c.rule, c.eligible) for c in found])) is not None:
-            self._train(f"cutting and refitting, {label(rule)}", self._cuts(rule, scored))
+            self._try(f"cutting and refitting, {label(rule)}", self._cuts(rule, scored))
             self._measure("validation", [key for key in self.networks if key[0] == label(rule)])
             found.append(candidate(rule, self.networks, self.validated, cutting.size, self.settings.yardstick))
         return tuple(found)
@@ -287,13 +287,29 @@ class Investigation:
             self.progress(f"scoring {self.settings.cutting.what}", done, len(members))
         return found
 
-    def _cuts(self, rule: Rule, scored: Mapping[Member, Scored]) -> dict[Key, "Untrained"]:
-        todo = {}
+    def _try(self, stage: str, ways: Sequence[Mapping[Key, "Untrained"]]) -> None:
+        """Trains every way to the same; of each network that one stays which errs least on validation data."""
+        for way in ways:
+            before = {key: self.networks[key] for key in way if key in self.networks}
+            self._train(stage, way)
+            for key, other in before.items():
+                if self._validation_error(key, other) <= self._validation_error(key, self.networks[key]):
+                    self.networks[key] = other
+
+    def _validation_error(self, key: Key, trained: Trained) -> float:
+        task = self.settings.task
+        metrics = network_metrics(task, trained, self.blocks[key[1]], "validation", False)
+        return metrics.get(f"validation.{task.error}", math.inf)
+
+    def _cuts(self, rule: Rule, scored: Mapping[Member, Scored]) -> list[dict[Key, "Untrained"]]:
+        """Every network without what the rule removes, a way at a time."""
+        ways = [dict[Key, Untrained]() for _ in range(self.settings.cutting.tries)]
         for member, scores in scored.items():
-            small, removal = self.settings.cutting.cut(self._trained_subject(member), scores, rule)
+            found = self.settings.cutting.ways(self._trained_subject(member), scores, rule)
             refit = replace(self.settings.refit, seed=member_seed(*member))
-            todo[label(rule), *member] = Untrained(small, refit, removal, self._teacher(member))
-        return todo
+            for way, (small, removal) in zip(ways, found, strict=False):
+                way[label(rule), *member] = Untrained(small, refit, removal, self._teacher(member))
+        return [way for way in ways if way]
 
     def _controls(self, chosen: Candidate) -> dict[Key, "Untrained"]:
         todo, settings = {}, self.settings
@@ -348,9 +364,10 @@ def scoring_batch(split: Block) -> Batch:
 def equal_compute_epochs(full: nn.Module, small: nn.Module, settings: StudySettings, batch: Batch) -> int:
     """Epochs that the small network can train from scratch for the multiply-adds of training, cutting and refitting.
 
-    A teacher's answers cost one forward pass, a third of an epoch of the full network.
-    Weights that are masked cost what they cost: training multiplies by their zeros.
+    What is cut in several ways is refitted as often. A teacher's answers cost one forward pass, a third of an epoch of
+    the full network. Weights that are masked cost what they cost: training multiplies by their zeros.
     """
     large, little = evaluation.macs(full, batch.x[:1]), evaluation.macs(small, batch.x[:1])
     taught = large / 3 if settings.teach else 0
-    return math.ceil((settings.train.epochs * large + settings.refit.epochs * little + taught) / little)
+    refits = settings.cutting.tries * settings.refit.epochs * little
+    return math.ceil((settings.train.epochs * large + refits + taught) / little)
