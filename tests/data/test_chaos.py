@@ -122,3 +122,16 @@ def test_unusual_parameters_have_no_stated_exponent() -> None:
 def test_refused(make, words: str) -> None:
     with pytest.raises(DataError, match=words):
         make()
+
+
+def test_switching_obeys_one_of_three_laws_at_a_time() -> None:
+    x = chaos.switching(4000, stay=20, seed=1).values[:, 0]
+    hump = 3.99 * x[:-1] * (1 - x[:-1])
+    nexts = np.array([hump, 1 - hump, 1.99 * np.minimum(x[:-1], 1 - x[:-1])])
+    holds = np.abs(nexts - x[1:]) < 1e-12
+    assert holds.any(axis=0).all()
+    law = holds.argmax(axis=0)
+    assert (np.bincount(law, minlength=3) > 800).all()
+    assert 4000 / 20 * 0.7 < (law[1:] != law[:-1]).sum() < 4000 / 20 * 1.3
+    with pytest.raises(DataError, match="at least 1 step"):
+        chaos.switching(10, stay=0.5)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from networks import snapshot, unchanged
-from pared import MLP, Batch, Forecaster, TrainConfig, fit
+from pared import MLP, Batch, Forecaster, TrainConfig, cut, fit, mask, select, trace
 from pared.growth import Progressive, add_column
 
 CONFIG = TrainConfig(epochs=3, batch_size=16, seed=3, weight_decay=0.1)
@@ -117,6 +117,18 @@ def test_nothing_passed_in_changes():
     unchanged(before[1], network)
     assert torch.equal(state, torch.get_rng_state())
     assert all(not module._forward_pre_hooks for module in (*model.modules(), *network.modules()))
+
+
+@pytest.mark.slow
+def test_columns_are_cut_like_any_network():
+    model, x = columns("mlp", 2), drawn(4, 6)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(drawn(*parameter.shape, seed=parameter.numel()))
+    structure = trace(model, x)
+    plan = select({"columns.0.layers.2": torch.arange(4.0), "adapters.1.1.up": torch.arange(4.0)}, structure, 0.5)
+    torch.testing.assert_close(cut(model, structure, plan)(x), mask(model, structure, plan)(x), rtol=1e-12, atol=1e-12)
+    assert cut(model, structure, plan).columns[0].layers[2].weight.shape == (2, 5)
 
 
 class Twice(nn.Module):

@@ -2,11 +2,11 @@
 
 from pared.data.batches import Data, batches, first_batch
 from pared.data.catalogue import BUILTINS, builtin, load, santa_fe, sunspots
-from pared.data.chaos import henon, logistic, lorenz, mackey_glass, rossler
+from pared.data.chaos import henon, logistic, lorenz, mackey_glass, rossler, switching
 from pared.data.classics import TABLES, classic
 from pared.data.examples import Encoding, Table, read_table
 from pared.data.folds import Fold, folds
-from pared.data.puzzles import encoder, parity, reber, two_spirals
+from pared.data.puzzles import encoder, families, parity, reber, two_spirals
 from pared.data.series import Series, resolve_predict
 from pared.data.splits import PAPER, Block, Framing, Protocol, Scaler, Split, fit_scaler, protocol_for, rolling_origin
 from pared.data.tables import read_csv
@@ -30,6 +30,7 @@ __all__ = [
     "builtin",
     "classic",
     "encoder",
+    "families",
     "first_batch",
     "fit_scaler",
     "folds",
@@ -48,6 +49,7 @@ __all__ = [
     "rossler",
     "santa_fe",
     "sunspots",
+    "switching",
     "two_spirals",
     "windows",
 ]

@@ -186,6 +186,31 @@ def mackey_glass(
     return _series("mackey-glass", np.array(values[discard:]), 18, "increments", exponent, law)
 
 
+def switching(length: int = 50_000, stay: float = 100.0, seed: int = 0) -> Series:
+    """A series whose law changes without notice: three chaotic maps of the unit interval, one at a time.
+
+        x' = 3.99 x (1 - x),    x' = 1 - 3.99 x (1 - x),    x' = 1.99 min(x, 1 - x)
+
+    After every step another one of them takes over with probability 1 / stay, so that a law holds for `stay` steps on
+    average. Two values in a row tell which law holds, but for what the first step under a new one gives.
+
+    Returns: `length` values in (0, 1), from x = 0.3; which laws follow each other is drawn from `seed`.
+    Cost: 20 ms for 50,000 points.
+    Raises: DataError for a stay below 1.
+    """
+    if stay < 1:
+        raise DataError(f"switching maps: a law holds for at least 1 step on average, got {stay:g}")
+    draw = np.random.default_rng(seed)
+    changes = np.where(draw.random(length) < 1 / stay, draw.integers(1, 3, length), 0)
+    x, values = 0.3, [0.3]
+    for law in ((draw.integers(3) + changes.cumsum()) % 3)[: length - 1].tolist():
+        hump = 3.99 * x * (1.0 - x)
+        x = (hump, 1.0 - hump, 1.99 * min(x, 1.0 - x))[law]
+        values.append(x)
+    law = f"logistic map, its mirror image and tent map in turn, each for {stay:g} steps on average"
+    return _series("switching", np.array(values), 4, "values", None, law)
+
+
 def flow(rates: Rates, start: Point, dt: float, every: int, length: int) -> npt.NDArray[np.float64]:
     """Integrate a three-dimensional flow by the classical Runge-Kutta scheme of order 4.
 

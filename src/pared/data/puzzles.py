@@ -1,4 +1,4 @@
-"""Small exact problems that growing networks are measured on; all their cases, in float64, targets of -0.5 and 0.5."""
+"""Small exact problems that growing networks are measured on; in float64; targets of -0.5 and 0.5, or classes."""
 
 import itertools
 import math
@@ -60,3 +60,25 @@ def reber(samples: int, steps: int, seed: int = 0) -> Batch:
             for symbol, _ in REBER[state]:
                 y[sample, step, "BTSXPVE".index(symbol)] = 0.5
     return Batch(torch.from_numpy(x), torch.from_numpy(y))
+
+
+def families(samples: int, seed: int = 0, members: int = 4, count: int = 6, inputs: int = 6, law: int = 0) -> Batch:
+    """Classes in families: which family is easy to see, which member hard. x (samples, inputs), y (samples,) integers.
+
+    x = c_f + z, z of unit variance; c_f of family f has deviation 3. The member follows from the angle of z in a plane
+    of the family's own: floor(members (angle / pi mod 1)), so that opposite sectors are one class and no linear map
+    tells members apart. Class = f members + member. Examples are drawn from `seed`, centres and planes from `law`; all
+    classes are about equally frequent.
+    """
+    if min(samples, members - 1, count, inputs - 1) < 1:
+        raise ValueError(
+            f"samples and families must be positive, members and inputs 2 or more; got {samples}, {count}, {members}, "
+            f"{inputs}"
+        )
+    fixed, draw = np.random.default_rng(law), np.random.default_rng([seed, 1])
+    centres = 3 * fixed.standard_normal((count, inputs))
+    planes = np.linalg.qr(fixed.standard_normal((count, inputs, 2)))[0]
+    family, z = draw.integers(count, size=samples), draw.standard_normal((samples, inputs))
+    across, along = np.einsum("nd,ndk->kn", z, planes[family])
+    member = np.floor(members * (np.arctan2(along, across) / math.pi % 1)).astype(int) % members
+    return Batch(torch.from_numpy(centres[family] + z), torch.from_numpy(family * members + member))

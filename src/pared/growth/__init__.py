@@ -25,6 +25,7 @@ from pared.growth.initial import GrowthRule, copies, gradmax, random_in, zero_in
 from pared.growth.loop import Growing, Growth, Stalled, grow
 from pared.growth.nonparametric import Nonparametric, NonparametricFit, fit_nonparametric, with_zero_units
 from pared.growth.probes import bottleneck, linear_gradients
+from pared.growth.specialists import Specialists, confusable, confusion, fit_specialists, specialise
 from pared.growth.tiny import tiny
 from pared.surgery.origins import grown_structure
 
@@ -40,15 +41,19 @@ __all__ = [
     "NonparametricFit",
     "Places",
     "Progressive",
+    "Specialists",
     "Stalled",
     "add_column",
     "answer",
     "bottleneck",
     "check_growth",
+    "confusable",
+    "confusion",
     "copies",
     "fan_penalty",
     "fit_cascade",
     "fit_nonparametric",
+    "fit_specialists",
     "gradients_at",
     "gradmax",
     "grow",
@@ -60,6 +65,7 @@ __all__ = [
     "places_of",
     "random_in",
     "readers",
+    "specialise",
     "split_expert",
     "tiny",
     "values_at",
