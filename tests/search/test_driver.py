@@ -21,7 +21,7 @@ SLOWEST = [pytest.param("gp", marks=pytest.mark.slow)]
 def explored(count, sampler="tpe", lag=1, seed=0, call=noisy, space=SPACE, order=None):
     """The trials of a search of a function."""
     with crew(_Function(call), 1) as here:
-        workers = here if order is None else AnyOrder(_Function(call), order)
+        workers = here if order is None else AnyOrder(_Function(call), *order)
         rules = Rules(sampler, seed, lag=lag)
         return Exploration(space, rules, 1, 1, Evaluator(Book(), workers), []).upto(count, lambda done: None)
 
@@ -63,7 +63,14 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_trials(tmp_path, sampler,
 def test_who_finishes_first_does_not_matter(sampler):
     expected = plain(explored(14, sampler, lag=5))
     for order in range(2):
-        assert plain(explored(14, sampler, lag=5, order=order)) == expected
+        assert plain(explored(14, sampler, lag=5, order=(order,))) == expected
+
+
+def test_the_number_of_jobs_does_not_matter():
+    lag = SearchSettings().lag
+    expected = plain(explored(20, lag=lag))
+    assert all(plain(explored(20, lag=lag, order=(jobs, jobs))) == expected for jobs in (2, 4))
+    assert plain(explored(20, lag=lag + 1)) != expected
 
 
 def test_another_seed_is_another_search_and_every_trial_draws_anew():
@@ -145,7 +152,7 @@ def test_a_long_history_is_thinned_and_the_search_is_still_the_same(monkeypatch)
     monkeypatch.setattr(samplers, "BEST", 4)
     monkeypatch.setattr(samplers, "NEWEST", 6)
     expected = plain(explored(36, lag=3))
-    assert plain(explored(36, lag=3, order=1)) == expected
+    assert plain(explored(36, lag=3, order=(1,))) == expected
     proposals = Proposals(SPACE, "tpe", 0, 1)
     errors = [abs(number - 7) / 10 for number in range(20)]
     for error in errors:
@@ -164,8 +171,10 @@ def test_wrong_words_are_refused():
         Proposals(SPACE, "bayes", 0, 1)
     with pytest.raises(DataError, match="cmaes takes one objective"):
         Proposals(SPACE, "cmaes", 0, 2)
-    with pytest.raises(DataError, match="trials count from 1"):
+    with pytest.raises(DataError, match="trials and the lag count from 1"):
         SearchSettings(0)
+    with pytest.raises(DataError, match=r"got 60, 0, 0, 0\.2"):
+        SearchSettings(lag=0)
 
 
 @pytest.mark.parametrize("sampler", ["nsga2", pytest.param("tpe", marks=pytest.mark.slow)])

@@ -43,6 +43,12 @@ def test_two_workers_give_what_one_process_gives_and_the_dead_are_replaced():
     assert all(vanishes_process(pid) for pid in after)
 
 
+@slow
+def test_one_two_and_four_jobs_make_the_same_search():
+    one, two, four = (search(searching.slow, searching.SPACE, SearchSettings(24, seed=2), jobs=n) for n in (1, 2, 4))
+    assert one == two == four
+
+
 def collected(workers):
     task, result, _ = workers.collect()
     return task.key, result

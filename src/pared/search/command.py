@@ -51,6 +51,11 @@ SPACE_HELP = "JSON file with the space to search, as search.json holds one under
 DROPOUT_HELP = "Search dropout, too (default: of tables only; series train many times slower with it)."
 STOPPING_HELP = f"End hopeless trials early: {', '.join(get_args(Rule))}."
 EPOCHS_HELP = f"Epochs of a training (default {EPOCHS})."
+LAG_HELP = (
+    "Trials asked for before the first of them is told: no more are trained at a time. It decides the trials; the "
+    "number of jobs does not."
+)
+JOBS_HELP = "Trials at a time, each in a process; 0: one a processor, up to the lag."
 RESUME_HELP = "Go on with the newest search of DATA and --seed under --out; options left out are as they were."
 QUICK_HELP = f"{QUICK['trials']} trials of {QUICK['epochs']} epochs: soon done, but supports no claim."
 
@@ -71,11 +76,12 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
     stopping: Annotated[Rule, option("Search", STOPPING_HELP)] = "none",
     warmup: Annotated[int, option("Search", "Epochs before a trial may end early.")] = DEFAULT.stopping.warmup,
     retries: Annotated[int, option("Search", "How often a trial that failed is tried again.")] = DEFAULT.retries,
+    lag: Annotated[int, option("Search", LAG_HELP)] = DEFAULT.lag,
     epochs: Annotated[int | None, option("Training", EPOCHS_HELP)] = None,
     seed: Annotated[int, option("Evidence", "The same seed gives the same search.")] = DEFAULT.seed,
     quick: Annotated[bool, option("Evidence", QUICK_HELP, "--quick")] = False,
     folder: Annotated[Path, option("Output", "Where the folder search-DATA-seedN is made.", "--out")] = Path("runs"),
-    jobs: Annotated[int, option("Output", "Trials at a time, each in a process; 0: one a processor.", least=0)] = 0,
+    jobs: Annotated[int, option("Output", JOBS_HELP, least=0)] = 0,
     resume: Annotated[bool, option("Output", RESUME_HELP, "--resume")] = False,
     database: Store = None,
 ) -> None:
@@ -96,6 +102,7 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
         "stopping": stopping,
         "warmup": warmup,
         "retries": retries,
+        "lag": lag,
         "epochs": epochs,
         "horizon": horizon,
         "quick": quick,
@@ -121,14 +128,13 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
             stopping=Stopping(options["stopping"], options["warmup"]),
             retries=options["retries"],
             levels=options["levels"],
+            lag=options["lag"],
             quick=options["quick"],
         )
         again = shlex.join(_data_words(data, column, features, task))
         with nullcontext(target) if target else store.new_folder(folder, f"search-{found.name}", seed) as home:
             with registered(Work("search", found.name, kept, seed=seed, settings=asdict(settings)), home):
-                search_into(
-                    home, found, own, settings, base, jobs or processors(), "the same command with --resume goes on"
-                )
+                search_into(home, found, own, settings, base, jobs or min(processors(), settings.lag), RESUME)
                 ignore_interrupts()
             _summary(home, again)
 
@@ -194,7 +200,7 @@ def _options(stored: Mapping[str, Any] | None) -> dict[str, Any]:
     if stored is None:
         return {}
     told = stored["settings"]
-    plain = {name: told[name] for name in ("sampler", "objectives", "levels", "retries", "quick")}
+    plain = {name: told[name] for name in ("sampler", "objectives", "levels", "retries", "lag", "quick")}
     stopping = {"stopping": told["stopping"]["rule"], "warmup": told["stopping"]["warmup"]}
     base = {"epochs": stored["base"]["epochs"], "horizon": stored["base"].get("horizon", 1)}
     return plain | stopping | base | {"trials": stored["trials"]}

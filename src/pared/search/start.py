@@ -68,7 +68,7 @@ def find_start(data: Series | Table, trials: int, told: Config, folder: Path, jo
     base = base_settings(data, QUICK["epochs"] if told.quick else None, horizon)
     settings = SearchSettings(trials=trials, seed=told.seed, quick=told.quick)
     name = f"search-{data.name}"
-    target = _same(data, settings, base, folder, store.stem(name, told.seed), jobs)
+    target = _same(data, settings, base, folder, store.stem(name, told.seed))
     with nullcontext(target) if target else store.new_folder(folder, name, told.seed) as home:
         work = Work("search", data.name, place, seed=told.seed, settings=asdict(settings))
         with registered(work, home):
@@ -84,12 +84,11 @@ def _subject(data: Series | Table, base: Config) -> OfSeries | OfTable:
     return of_table(data, base, ("error",))
 
 
-def _same(
-    data: Series | Table, settings: SearchSettings, base: Config, folder: Path, stem: str, jobs: int
-) -> Path | None:
+def _same(data: Series | Table, settings: SearchSettings, base: Config, folder: Path, stem: str) -> Path | None:
     """The folder of this very search, the number of its trials aside; None where there is none."""
+    wanted = {**identity(data, settings, base), "trials": 0}
     for path in sorted(folder.glob(f"{stem}*")):
         about = about_of(path)
-        if about and {**about, "trials": 0} == {**identity(data, settings, base, path, jobs), "trials": 0}:
+        if about and {**about, "trials": 0} == wanted:
             return path
     return None

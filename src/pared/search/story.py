@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ Config = RunConfig | TableConfig
 FORMAT = 1
 EPOCHS = 60
 """Epochs of a training in a search, unless told otherwise."""
+LAG = 8
+"""As measured by benchmarks/search_lag.py; the same for any number of jobs, for it decides the trials."""
 TEST_SEEDS = 2
 START = -1
 """The trial that stands for the settings to beat."""
@@ -39,7 +41,7 @@ class SearchSettings:
     objectives  error, and perhaps parameters or latency (milliseconds) after it: all are made small;
     stopping    whether hopeless trials end early;
     retries     how often a trial that raised is tried again;
-    lag         how many trials are asked for before the first of them is told; 0: 1 for one job, else two a job.
+    lag         how many trials are asked for before the first of them is told: so many can be trained at a time.
     """
 
     trials: int = 60
@@ -50,14 +52,14 @@ class SearchSettings:
     share: float = 0.2
     retries: int = 0
     levels: int = 3
-    lag: int = 0
+    lag: int = LAG
     quick: bool = False
 
     def __post_init__(self) -> None:
-        if self.trials < 1 or self.retries < 0 or not 0 <= self.share < 1:
+        if self.trials < 1 or self.lag < 1 or self.retries < 0 or not 0 <= self.share < 1:
             raise DataError(
-                f"trials count from 1, retries from 0, and the share that confirms lies in [0, 1); got {self.trials}, "
-                f"{self.retries}, {self.share}"
+                "trials and the lag count from 1, retries from 0, and the share that confirms lies in [0, 1); got "
+                f"{self.trials}, {self.lag}, {self.retries}, {self.share}"
             )
 
     @property
@@ -145,16 +147,15 @@ def search(
 
     A function takes a point and a seed and returns its error, or one value an objective; give its space. Its winner is
     not tested. With `folder` every evaluation is kept in its study.db, and the same call goes on where it was stopped.
-    `jobs` evaluations are made at a time, each in a process of its own; the result depends on `settings` only, `lag`
-    among them, not on which is faster (latencies aside).
+    `jobs` evaluations are made at a time, each in a process of its own, in the search no more than `settings.lag`; the
+    result depends on `settings` only, not on `jobs` nor on which is faster (latencies aside).
 
     Returns: `Found`. Raises: DataError for data and spaces that cannot be searched, among them SearchError where all
     trials fail, where the folder holds another search, or cannot be written.
     """
     from pared.search.book import opened  # SQLAlchemy takes its time to load, which not every command should wait for
 
-    plan = _plan(data, space, settings, base, folder, jobs)
-    settings = plan.settings
+    plan = _plan(data, space, settings, base)
     rules = Rules(settings.sampler, settings.seed, settings.stopping, settings.lag, settings.levels)
     with (
         opened(folder, plan.about, len(settings.objectives)) as book,
@@ -169,11 +170,9 @@ def search(
         return _carried_out(plan, exploration, evaluator, progress)
 
 
-def identity(
-    data: Series | Table, settings: SearchSettings, base: Config, folder: Path | None, jobs: int
-) -> Mapping[str, Any]:
+def identity(data: Series | Table, settings: SearchSettings, base: Config) -> Mapping[str, Any]:
     """What a search of the default space is about, as the study.db of its folder holds it."""
-    return _plan(data, None, settings, base, folder, jobs).about
+    return _plan(data, None, settings, base).about
 
 
 def _carried_out(plan: _Plan, exploration: Exploration, evaluator: Evaluator, progress: Progress) -> Found:
@@ -320,8 +319,6 @@ def _plan(
     space: Space | None,
     settings: SearchSettings,
     base: Config | None,
-    folder: Path | None,
-    jobs: int,
 ) -> _Plan:
     call: OfSeries | OfTable | _Function
     if isinstance(data, Series | Table):
@@ -338,7 +335,6 @@ def _plan(
         base, scale, margin, call = None, "linear", 0.05, _Function(data)
         what = {"function": getattr(data, "__qualname__", type(data).__qualname__)}
     _check_grid(space, settings)
-    settings = replace(settings, lag=settings.lag or _lag(folder) or (1 if jobs == 1 else 2 * jobs))
     about: dict[str, Any] = {"format": FORMAT, "data": what, "space": space.as_dict(), "settings": asdict(settings)}
     about["trials"] = about["settings"].pop("trials")  # may grow when the search goes on
     about["base"] = asdict(base) if base else None
@@ -351,14 +347,6 @@ def _subject(data: Series | Table, base: Config, objectives: tuple[str, ...], sp
     if isinstance(data, Table) and isinstance(base, TableConfig):
         return of_table(data, base, objectives)
     raise DataError(f"a {type(data).__name__} cannot be searched with a {type(base).__name__}")
-
-
-def _lag(folder: Path | None) -> int:
-    """The lag of the search that a folder holds, whatever the number of jobs now; 0 where there is none."""
-    from pared.search.book import about_of
-
-    about = about_of(folder) if folder else None
-    return int(about["settings"]["lag"]) if about else 0
 
 
 def _check_grid(space: Space, settings: SearchSettings) -> None:
