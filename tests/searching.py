@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from pared.search.actors import Cluster
 from pared.search.space import Categorical, Conditional, Float, Int, PowerOfTwo, Space
 from pared.search.story import SearchSettings, search
 from pared.search.workers import timed
@@ -50,6 +51,26 @@ def suicidal(point, seed):
     return noisy(point, seed)
 
 
+def suicidal_and_slow(point, seed):
+    """As `suicidal`, and long enough for a kill to hit it."""
+    time.sleep(0.2)
+    return suicidal(point, seed)
+
+
+class Homesick:
+    """A function that lives in one process only."""
+
+    def __init__(self, home):
+        self.home = home
+
+    def __call__(self, point, seed):
+        return 0.0
+
+    def __setstate__(self, state):
+        if os.getpid() != state["home"]:
+            raise ValueError("not here")
+
+
 class AnyOrder:
     """A crew that finishes what it likes first, of the `jobs` oldest tasks."""
 
@@ -64,8 +85,9 @@ class AnyOrder:
         return task, *timed(self._call, task, 0)
 
 
-if __name__ == "__main__":  # python searching.py FOLDER TRIALS JOBS
+if __name__ == "__main__":  # python searching.py FOLDER TRIALS JOBS [ADDRESS of a Ray cluster]
     folder, trials, jobs = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     import searching
 
+    jobs = Cluster(jobs, sys.argv[4]) if len(sys.argv) > 4 else jobs
     search(searching.slow, SPACE, SearchSettings(trials, seed=3, lag=4), folder=folder, jobs=jobs)

@@ -1,5 +1,6 @@
 """Search: from a blank page to the best network to start from, honestly and resumably."""
 
+from pared.search.actors import Cluster
 from pared.search.defaults import default_space, series_space, table_space
 from pared.search.space import Categorical, Conditional, Float, Int, Point, PowerOfTwo, Space, grid
 from pared.search.stopping import Stopping
@@ -8,6 +9,7 @@ from pared.search.trials import SearchError, Trial
 
 __all__ = [
     "Categorical",
+    "Cluster",
     "Conditional",
     "Float",
     "Found",

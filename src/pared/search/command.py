@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 from rich.markup import escape
@@ -18,6 +18,7 @@ from pared.data import Series, Table
 from pared.database.connection import located
 from pared.database.registration import Work, registered
 from pared.options import Column, DataName, Features, Store, TaskName, read
+from pared.search.actors import Cluster
 from pared.search.book import about_of
 from pared.search.defaults import default_space
 from pared.search.page import write_page
@@ -40,6 +41,8 @@ from pared.terminal import (
 )
 from pared.types import DataError
 
+Engine = Literal["local", "ray"]
+Jobs = int | Cluster
 RECORD, BEST = "search.json", "best.toml"
 QUICK = {"trials": 12, "epochs": 15}
 DEFAULT = SearchSettings()
@@ -56,6 +59,8 @@ LAG_HELP = (
     "number of jobs does not."
 )
 JOBS_HELP = "Trials at a time, each in a process; 0: one a processor, up to the lag."
+ENGINE_HELP = "Who makes the trials: processes of this machine, or actors on a Ray cluster (pip install 'pared[ray]')."
+ADDRESS_HELP = "HOST:PORT of the Ray cluster, or auto (default: RAY_ADDRESS, else Ray is started here)."
 RESUME_HELP = "Go on with the newest search of DATA and --seed under --out; options left out are as they were."
 QUICK_HELP = f"{QUICK['trials']} trials of {QUICK['epochs']} epochs: soon done, but supports no claim."
 
@@ -82,6 +87,8 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
     quick: Annotated[bool, option("Evidence", QUICK_HELP, "--quick")] = False,
     folder: Annotated[Path, option("Output", "Where the folder search-DATA-seedN is made.", "--out")] = Path("runs"),
     jobs: Annotated[int, option("Output", JOBS_HELP, least=0)] = 0,
+    engine: Annotated[Engine, option("Output", ENGINE_HELP)] = "local",
+    address: Annotated[str | None, option("Output", ADDRESS_HELP)] = None,
     resume: Annotated[bool, option("Output", RESUME_HELP, "--resume")] = False,
     database: Store = None,
 ) -> None:
@@ -112,6 +119,7 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
         options |= {name: value for name, value in QUICK.items() if name not in given}
         given |= QUICK.keys()
     with clear_errors():
+        workers = _workers(engine, address, jobs)
         found = read(data, column, words(features), task)
         kept = located(database, folder)
         target = _newest(folder, found.name, seed) if resume else None
@@ -134,13 +142,13 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
         again = shlex.join(_data_words(data, column, features, task))
         with nullcontext(target) if target else store.new_folder(folder, f"search-{found.name}", seed) as home:
             with registered(Work("search", found.name, kept, seed=seed, settings=asdict(settings)), home):
-                search_into(home, found, own, settings, base, jobs or min(processors(), settings.lag), RESUME)
+                search_into(home, found, own, settings, base, workers or min(processors(), settings.lag), RESUME)
                 ignore_interrupts()
             _summary(home, again)
 
 
 def search_into(
-    home: Path, data: Series | Table, space: Space | None, settings: SearchSettings, base: Config, jobs: int, on: str
+    home: Path, data: Series | Table, space: Space | None, settings: SearchSettings, base: Config, jobs: Jobs, on: str
 ) -> Found:
     """A search shown on the screen, and its record, page and best settings in its folder, written anew if resumed.
 
@@ -180,6 +188,15 @@ def _summary(home: Path, data: str) -> None:
 
 def _is_given(context: typer.Context, name: str) -> bool:
     return getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"
+
+
+def _workers(engine: Engine, address: str | None, jobs: int) -> Jobs:
+    """What `search` takes as jobs."""
+    if engine == "ray":
+        return Cluster(jobs, address)
+    if address is not None:
+        raise DataError("--address names a Ray cluster; add --engine ray")
+    return jobs
 
 
 def _newest(base: Path, name: str, seed: int) -> Path:

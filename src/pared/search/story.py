@@ -9,6 +9,7 @@ from typing import Any
 from pared.data import Series, Table
 from pared.evaluation import Comparison, compare
 from pared.evaluation.paired import Scale, counting_error
+from pared.search.actors import Cluster, actors
 from pared.search.defaults import check_names, configured, default_space, start_point
 from pared.search.driver import Evaluator, Exploration, Rules, check_any
 from pared.search.honest import Finalist, finalists, race, standings, transformed
@@ -135,7 +136,7 @@ def search(
     settings: SearchSettings = SearchSettings(),
     base: Config | None = None,
     folder: Path | None = None,
-    jobs: int = 1,
+    jobs: int | Cluster = 1,
     progress: Progress = lambda stage, done, total: None,
 ) -> Found:
     """Finds settings of a network for a series or a table, or a point that makes a function small.
@@ -147,8 +148,9 @@ def search(
 
     A function takes a point and a seed and returns its error, or one value an objective; give its space. Its winner is
     not tested. With `folder` every evaluation is kept in its study.db, and the same call goes on where it was stopped.
-    `jobs` evaluations are made at a time, each in a process of its own, in the search no more than `settings.lag`; the
-    result depends on `settings` only, not on `jobs` nor on which is faster (latencies aside).
+    `jobs` evaluations are made at a time, each in a process of its own, or by the actors of a Ray `Cluster`; in the
+    search no more than `settings.lag`. The result depends on `settings` only, not on `jobs` nor on which is faster
+    (latencies aside).
 
     Returns: `Found`. Raises: DataError for data and spaces that cannot be searched, among them SearchError where all
     trials fail, where the folder holds another search, or cannot be written.
@@ -157,10 +159,11 @@ def search(
 
     plan = _plan(data, space, settings, base)
     rules = Rules(settings.sampler, settings.seed, settings.stopping, settings.lag, settings.levels)
-    with (
-        opened(folder, plan.about, len(settings.objectives)) as book,
-        crew(plan.call, jobs, settings.retries) as workers,
-    ):
+    if isinstance(jobs, Cluster):
+        starting = actors(plan.call, jobs, settings.lag, settings.retries)
+    else:
+        starting = crew(plan.call, jobs, settings.retries)
+    with opened(folder, plan.about, len(settings.objectives)) as book, starting as workers:
         evaluator = Evaluator(book, workers)
         first = start_point(plan.space, plan.base) if plan.base else None
         epochs = plan.base.epochs if plan.base else 1

@@ -13,7 +13,7 @@ import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import connection, get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
@@ -28,6 +28,23 @@ from pared.training.fleet import interrupts_wait
 MOST_DEATHS = 3
 """A task during which so many processes died counts as failed."""
 READY = "ready"
+
+
+@dataclass
+class Backlog:
+    """Tasks that wait for a worker, and those that are given up because so many workers died of them."""
+
+    waiting: deque[Task] = field(default_factory=deque)
+    failed: deque[tuple[Task, Result]] = field(default_factory=deque)
+    deaths: dict[Key, int] = field(default_factory=dict)
+
+    def again(self, task: Task, how: str, counts: bool = True) -> None:
+        """A task whose worker died waits again, first; `how` it died is told where it was once too often."""
+        deaths = self.deaths[task.key] = self.deaths.get(task.key, 0) + counts
+        if deaths < MOST_DEATHS:
+            self.waiting.appendleft(task)
+        else:
+            self.failed.append((task, Failure(f"its process died {deaths} times {how}")))
 
 
 class Crew(Protocol):
@@ -108,18 +125,16 @@ class _Workers:
 
     def __init__(self, call: Call, jobs: int, retries: int) -> None:
         self._call, self._retries = call, retries
-        self._waiting: deque[Task] = deque()
-        self._deaths: dict[Key, int] = {}
-        self._failed: deque[tuple[Task, Result]] = deque()
+        self._backlog = Backlog()
         self._lost = 0  # processes in a row that died as they started
         self._workers = self._started(jobs)
 
     def submit(self, task: Task) -> None:
-        self._waiting.append(task)
+        self._backlog.waiting.append(task)
         self._give_out()
 
     def collect(self) -> tuple[Task, Result, float]:
-        while not self._failed:
+        while not self._backlog.failed:
             ready = connection.wait([worker.pipe for worker in self._workers])
             for worker in [worker for worker in self._workers if worker.pipe in ready]:
                 try:
@@ -134,7 +149,7 @@ class _Workers:
                 self._give_out()
                 assert task is not None
                 return task, *answer
-        return *self._failed.popleft(), 0.0
+        return *self._backlog.failed.popleft(), 0.0
 
     def close(self) -> None:
         for worker in self._workers:
@@ -145,8 +160,8 @@ class _Workers:
 
     def _give_out(self) -> None:
         for worker in self._workers:
-            if worker.task is None and self._waiting:
-                worker.task = self._waiting.popleft()
+            if worker.task is None and self._backlog.waiting:
+                worker.task = self._backlog.waiting.popleft()
                 with contextlib.suppress(OSError):  # it died: the next look at its pipe shows that
                     worker.pipe.send(worker.task)
 
@@ -162,11 +177,7 @@ class _Workers:
             )
         self._workers.remove(dead)
         if dead.task is not None:
-            deaths = self._deaths[dead.task.key] = self._deaths.get(dead.task.key, 0) + dead.ready
-            if deaths < MOST_DEATHS:
-                self._waiting.appendleft(dead.task)
-            else:
-                self._failed.append((dead.task, Failure(_death(dead.process.exitcode, deaths))))
+            self._backlog.again(dead.task, _how(dead.process.exitcode), dead.ready)
         self._workers += self._started(1)
         self._give_out()
 
@@ -201,10 +212,9 @@ def _start(process: SpawnProcess | ForkServerProcess) -> None:
         ) from error
 
 
-def _death(code: int | None, times: int) -> str:
+def _how(code: int | None) -> str:
     name = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-    why = "; perhaps memory ran out" if name == "SIGKILL" else ""
-    return f"its process died {times} times ({name}){why}"
+    return f"({name}){'; perhaps memory ran out' if name == 'SIGKILL' else ''}"
 
 
 def _work(pipe: Connection, call: Call, retries: int) -> None:
