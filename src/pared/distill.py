@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pared.signals import output_of, tensor_of
 from pared.targets import Soft, Teaching, shown
-from pared.training.fit import Fit, TrainConfig, TrainingData, fit
+from pared.training.fit import Fit, TrainConfig, TrainingData, check_batches, fit
 from pared.types import Batch, Masks
 
 CHUNK = 4096
@@ -90,11 +90,11 @@ def distill(
 
     Returns a `Fit`. Cost: one forward pass of the teacher over all inputs, then as `fit`.
     Raises: ValueError, before any training, for a teacher and a student of unlike outputs, for labels that are no class
-    or a class without labels, for batches of one example in a student that normalises over batches, and as `fit` does.
+    or a class without labels, and as `fit` does.
     """
     taught = lessons(teacher, split, how, unlabelled)
     _check_alike(student, teacher, split.train.x)
-    check_batches(student, len(taught.train.x), config)
+    check_batches(student, taught.train.x, config)
     return fit(student, taught, config, how.loss, masks=masks)
 
 
@@ -104,16 +104,6 @@ def _check_alike(student: nn.Module, teacher: Teacher, x: Tensor) -> None:
         raise ValueError(
             f"teacher and student must give like outputs; of {len(goal)} examples the teacher gives {shown(goal)}, "
             f"the student {shown(own)}: change the student's last layer"
-        )
-
-
-def check_batches(model: nn.Module, count: int, config: TrainConfig) -> None:
-    """Raises ValueError where training would come to a batch of one, over which nothing can be normalised."""
-    normalises = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
-    if normalises and 1 in (config.batch_size, count % config.batch_size):
-        raise ValueError(
-            f"{count} examples in batches of {config.batch_size} leave a batch of one, over which batch normalisation "
-            "cannot be done; choose another batch_size"
         )
 
 
@@ -169,7 +159,6 @@ def adapt(
         raise ValueError(
             f"teacher and student must give like outputs, got {shown(taught[:2])} and {shown(given)} of 2 rows"
         )
-    check_batches(own, len(target), config)
     nothing = Batch(target[:0], taught[:0])
     pairs = Lessons(Batch(target, how.targets(taught, how.unknown(taught))), nothing)
     return fit(own, pairs, config, how.loss)
@@ -198,7 +187,6 @@ def hint(
     x = split.train.x
     features = _outputs(teacher, x, lambda model, part: output_of(model, goal, part))
     before = _outputs(student, x[:2], lambda model, part: output_of(model, own, part))
-    check_batches(student, len(x), config)
     hinted = _Hinted(student, own, _regressor(before, features[:2], config.seed))
     validation = split.validation
     if len(validation.x):

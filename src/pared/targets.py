@@ -65,9 +65,8 @@ class Soft:
         if target.shape[1] == 1:
             return cross_entropy(out, labels)
         soft = temperature_loss(out, target[:, 1:], self.temperature)
-        if self.alpha == 1 or not (labels != UNKNOWN).any():
-            return self.alpha * soft
-        return self.alpha * soft + (1 - self.alpha) * cross_entropy(out, labels, ignore_index=UNKNOWN)
+        told = cross_entropy(out, labels, ignore_index=UNKNOWN, reduction="sum")
+        return self.alpha * soft + (1 - self.alpha) * told / (labels != UNKNOWN).sum().clamp(min=1)
 
     def targets(self, taught: Tensor, y: Tensor) -> Tensor:
         """(n, 1 + classes): label, logits. Raises ValueError for labels that are no class, and a class without any."""

@@ -12,7 +12,7 @@ from torch.nn.functional import l1_loss, mse_loss
 from networks import snapshot, unchanged
 from pared.models import Forecaster
 from pared.schedules import Constant
-from pared.training import TrainConfig, fit
+from pared.training import TrainConfig, fit, fit_many
 from pared.training.fit import evaluate_loss, sample_orders
 from pared.types import Batch
 
@@ -237,3 +237,24 @@ def test_modes_of_submodules_are_as_they_were():
     network.layers[2].eval()
     fitted = fit(network, split(), TrainConfig(epochs=1))
     assert [m.training for m in fitted.model.modules()] == [m.training for m in network.modules()]
+
+
+@pytest.mark.parametrize(("samples", "size"), [(9, 1), (9, 4), (9, 8), (1, 8)])
+@pytest.mark.parametrize("train", [fit, lambda *a: fit_many(*([part] for part in a))], ids=["fit", "fleet"])
+def test_a_batch_of_one_that_cannot_be_normalised_is_refused_before_training(samples, size, train):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 1))
+    before = snapshot(network)
+    with pytest.raises(ValueError, match=f"{samples} examples in batches of {size} leave a batch of one.*batch_size"):
+        train(network, split(samples), TrainConfig(epochs=1, batch_size=size))
+    unchanged(before, network)
+
+
+@pytest.mark.parametrize(("layers", "samples"), [
+    ((nn.Flatten(), nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 1)), 10),  # the last batch has two
+    ((nn.BatchNorm1d(3), nn.Flatten(), nn.Linear(3, 1)), 10),
+    ((nn.Unflatten(1, (1, 3)), nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(3, 1)), 9),  # three values a channel
+    ((nn.Flatten(), nn.Linear(3, 1)), 9),
+])  # fmt: skip
+def test_batches_of_one_are_trained_where_they_can_be(layers, samples):
+    found = fit(nn.Sequential(*layers), split(samples), TrainConfig(epochs=1, batch_size=8))
+    assert not found.diverged

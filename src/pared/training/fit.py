@@ -101,10 +101,11 @@ def fit(
     Training that comes to a loss that is not finite stops at once; the result says `diverged`.
 
     Returns a `Fit`. Cost: epochs * ceil(samples / batch_size) steps. Raises ValueError on an empty training set, on
-    `patience` without validation data, on masks that do not fit the model, and on bindings without a place or out of
-    range. Warns where training ends before a bound schedule does.
+    `patience` without validation data, on a batch of one where batch normalisation needs more, on masks that do not fit
+    the model, and on bindings without a place or out of range. Warns where training ends before a bound schedule does.
     """
     check_data(split, config)
+    check_batches(resume.model if resume else model, split.train.x, config)
     started = time.perf_counter()
     model = copy.deepcopy(resume.model if resume else model)
     optimiser = optimiser_for(model, config, resume)
@@ -156,6 +157,25 @@ def check_data(split: TrainingData, config: TrainConfig) -> None:
         raise ValueError("the training set is empty; give fit at least one example")
     if config.patience is not None and len(split.validation.x) == 0:
         raise ValueError("patience watches the validation loss, and there are no validation data; leave patience out")
+
+
+def check_batches(model: nn.Module, x: Tensor, config: TrainConfig) -> None:
+    """Raises ValueError where training would come to a batch of one over which batch normalisation cannot be done.
+
+    Tried on one example, as images have many values a channel even so.
+    """
+    normalises = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    if not normalises or 1 not in (config.batch_size, len(x) % config.batch_size):
+        return
+    trial = copy.deepcopy(model).train()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            trial(x[:1])
+    except ValueError as error:
+        raise ValueError(
+            f"{len(x)} examples in batches of {config.batch_size} leave a batch of one, on which this network cannot "
+            f"be trained: {error}; choose another batch_size"
+        ) from error
 
 
 def optimiser_for(model: nn.Module, config: TrainConfig, resume: Fit | None) -> torch.optim.Optimizer:

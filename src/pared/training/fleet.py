@@ -18,7 +18,7 @@ from torch.nn.functional import mse_loss
 from pared.training import batched, kernel
 from pared.training.batched import Member
 from pared.training.engines import FEW, Engine, choose, waves
-from pared.training.fit import Fit, TrainConfig, TrainingData, check_data, fit
+from pared.training.fit import Fit, TrainConfig, TrainingData, check_batches, check_data, fit
 from pared.training.stacks import stack_of, takes
 from pared.types import Loss, Masks
 
@@ -97,6 +97,7 @@ def _engine(index: int, member: Member, loss: Loss, engine: Engine) -> str:
     """The engine for a member; errors name it."""
     try:
         check_data(member.split, member.config)
+        check_batches(member.start, member.split.train.x, member.config)
         return choose(member, loss, engine).engine
     except ValueError as error:
         raise ValueError(f"member {index}: {error}") from error

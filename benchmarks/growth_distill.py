@@ -1,0 +1,287 @@
+"""Teacher and student, measured: distillation, hints, born-again networks, another domain, refits of cut networks.
+
+Paired by seed, which deals out the data, draws the weights and orders the samples. Arms of a pair take as many training
+steps of the student unless the row says otherwise; all settings were fixed before the first run, and test data choose
+nothing. Networks of one shape are trained in step, as a fleet; seconds are the processor's, of one training with its
+teachers'.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Sequence
+from functools import cache, partial
+
+import numpy as np
+import torch
+from growth_paired import ACCURACY, LOG_ERROR, Arm, compared
+from growth_rows import Row, write_rows
+from growth_schedules import Digits
+from scipy.ndimage import rotate
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, mse_loss
+
+from pared import MLP, Forecaster, TrainConfig, prune
+from pared.data import mackey_glass, windows
+from pared.distill import Lessons, Teacher, adapt, answers, hint, lessons
+from pared.evaluation import macs
+from pared.evaluation.metrics import Floats
+from pared.targets import Bounded, Mixed, Soft, Teaching
+from pared.training import fit_many
+from pared.types import Batch, Loss
+
+SEEDS = range(20)
+SERIES = "noisy Mackey-Glass, 300 windows"
+STEPS, PRODUCTS = "as many steps", "as many multiply-adds as it and its teachers"
+Trained = tuple[list[nn.Module], float]
+"""A network a seed, and mean seconds of one."""
+
+
+def config(seed: int, epochs: int) -> TrainConfig:
+    """Adam with a cosine from 0.003, 50 examples a step."""
+    return TrainConfig(epochs=epochs, lr=3e-3, batch_size=50, seed=seed)
+
+
+def trained(models: Sequence[nn.Module], data: Sequence[Lessons], epochs: int, loss: Loss, salt: int = 0) -> Trained:
+    """A network a seed, all in step."""
+    started = time.process_time()
+    configs = [config(seed + salt, epochs) for seed in SEEDS]
+    fits = fit_many(models, data, configs, loss, engine="batched")
+    return [each.model for each in fits], (time.process_time() - started) / len(SEEDS)
+
+
+def taught(
+    models: Sequence[nn.Module],
+    teachers: Sequence[Teacher],
+    data: Sequence[Lessons],
+    epochs: int,
+    how: Teaching = Soft(),
+    unlabelled: Sequence[Tensor | None] = (None,) * len(SEEDS),
+) -> Trained:
+    """What `distill` does, for all seeds in step."""
+    told = [lessons(*each[:2], how, each[2]) for each in zip(teachers, data, unlabelled, strict=True)]
+    return trained(models, told, epochs, how.loss)
+
+
+def mlps(widths: tuple[int, ...], salt: int = 0) -> list[nn.Module]:
+    """Fresh networks for digits."""
+    return [MLP(64, widths, 10, "relu", seed + salt) for seed in SEEDS]
+
+
+def cut_off(data: Sequence[Digits], count: int) -> list[Lessons]:
+    """The first training rows."""
+    return [Lessons(Batch(each.train.x[:count], each.train.y[:count]), each.validation) for each in data]
+
+
+def hits(name: str, teachers: Sequence[Teacher], tests: Sequence[Batch], seconds: float) -> Arm:
+    """Points of the test rows put into the right class; of several networks by their mean logits."""
+    right = [(answers(t, test.x).argmax(1) == test.y).double().mean() for t, test in zip(teachers, tests, strict=True)]
+    return Arm(name, tuple(100 * each.item() for each in right), seconds)
+
+
+def misses(name: str, teachers: Sequence[Teacher], tests: Sequence[Batch], seconds: float) -> Arm:
+    """The log of the mean squared error one step ahead, of values that are noisy themselves."""
+    errors = [mse_loss(answers(t, test.x), test.y).item() for t, test in zip(teachers, tests, strict=True)]
+    return Arm(name, tuple(map(math.log, errors)), seconds)
+
+
+def mean(arm: Arm) -> str:
+    """For notes."""
+    return f"{np.mean(arm.values):.3f}"
+
+
+digits = partial(compared, measure=ACCURACY)
+series = partial(compared, data=SERIES, measure=LOG_ERROR)
+
+
+def few_labels() -> list[Row]:
+    """A student of 32 units; its teachers saw 1,100 labels, or the same 100 and then 1,000 inputs without one."""
+    data, students = [Digits(seed, 1100) for seed in SEEDS], mlps((32,))
+    few, tests, pools = cut_off(data, 100), [d.test for d in data], [d.train.x[100:] for d in data]
+    knowing, once = trained(mlps((256,), 1000), cut_off(data, 1100), 40, cross_entropy)
+    crowd = [trained(mlps((256,), 1000 * k), few, 40, cross_entropy, k) for k in range(1, 4)]
+    teachers, spent = list(zip(*(models for models, _ in crowd), strict=True)), sum(seconds for _, seconds in crowd)
+    ratio = macs(crowd[0][0][0], pools[0][:1]) / macs(students[0], pools[0][:1])
+    more = math.ceil(3 * ratio * (40 + 1100 / 300))  # in epochs of 100 rows, of which an answer costs a third
+    plain = hits(f"the student alone, {STEPS}", *scored(trained(students, few, 605, cross_entropy), tests))
+    longer = hits(f"the student alone, {PRODUCTS}", *scored(trained(students, few, 605 + more, cross_entropy), tests))
+    told = hits(
+        "distillation, T = 4, by a teacher of 1,100 labels",
+        *scored(taught(students, knowing, few, 605), tests, once),
+    )
+    pooled = hits(
+        "distillation, T = 4, by 3 teachers of the same labels, with 1,000 unlabelled inputs",
+        *scored(taught(students, teachers, few, 55, unlabelled=pools), tests, spent),
+    )
+    their, its = mean(hits("", teachers, tests, 0)), mean(hits("", knowing, tests, 0))
+    source, few_rows = "Hinton et al. 2015", "digits, 100 labels"
+    return [
+        digits(told, source, few_rows, plain, note=f"the teacher {its}"),
+        digits(pooled, source, few_rows, plain, note=f"the teachers {their}"),
+        digits(pooled, source, few_rows, longer, note=f"the teachers {their}"),
+    ]
+
+
+def scored(
+    found: Trained, tests: Sequence[Batch], before: float = 0.0
+) -> tuple[list[nn.Module], Sequence[Batch], float]:
+    """Networks, what to test them on, and their seconds, those of their teachers included."""
+    return found[0], tests, found[1] + before
+
+
+@cache
+def whole() -> Floats:
+    """A long Mackey-Glass series, standardised."""
+    values = mackey_glass(length=25_000).values[:, 0]
+    return np.asarray((values - values.mean()) / values.std())
+
+
+def noisy(seed: int) -> tuple[Lessons, Batch]:
+    """300 windows of a stretch of it under noise (sd 0.3) that follow each other, and the 600 after them to test on."""
+    stretch = whole()[1200 * seed : 1200 * seed + 918]
+    values = stretch + 0.3 * np.random.default_rng(seed).standard_normal(len(stretch))
+    x, _, y = (torch.tensor(part.copy(), dtype=torch.float32) for part in windows(values[:, None], 18))
+    train, test = Batch(x[:300], y[:300, None]), Batch(x[300:], y[300:, None])
+    return Lessons(train, Batch(x[:0], y[:0, None])), test
+
+
+def forecasters() -> list[Row]:
+    """An MLP of 8 units, taught by three of 64."""
+    data, tests = zip(*map(noisy, SEEDS), strict=True)
+    students = [MLP(18, (8,), 1, "tanh", seed) for seed in SEEDS]
+    starts = [[MLP(18, (64,), 1, "tanh", seed + 1000 * k) for seed in SEEDS] for k in range(1, 4)]
+    crowd = [trained(models, data, 50, mse_loss, k) for k, models in enumerate(starts, 1)]
+    teachers, spent = list(zip(*(models for models, _ in crowd), strict=True)), sum(seconds for _, seconds in crowd)
+    plain = misses(f"the student alone, {STEPS}", *scored(trained(students, data, 100, mse_loss), tests))
+    note = f"the teachers {mean(misses('', teachers, tests, 0))}"
+    mixed = scored(taught(students, teachers, data, 100, Mixed()), tests, spent)
+    bounded = scored(taught(students, teachers, data, 100, Bounded()), tests, spent)
+    words = "distillation of a forecaster by 3 larger ones,"
+    return [
+        series(misses(f"{words} mixed targets", *mixed), "Hinton et al. 2015", theirs=plain, note=note),
+        series(misses(f"{words} as a bound", *bounded), "Chen et al. 2017", theirs=plain, note=note),
+    ]
+
+
+def hints() -> list[Row]:
+    """A student of four layers of 16, 300 labels; of 60 epochs 20 go to its second layer, or none."""
+    data, students = [Digits(seed, 300) for seed in SEEDS], mlps((16,) * 4)
+    own, tests = cut_off(data, 300), [d.test for d in data]
+    teachers, spent = trained(mlps((128, 128), 1000), own, 60, cross_entropy)
+    started = time.process_time()
+    parts = zip(students, teachers, own, SEEDS, strict=True)
+    first = [hint(s, t, ("layers.3", "layers.1"), d, config(seed, 20)).model for s, t, d, seed in parts]
+    before = spent + (time.process_time() - started) / len(SEEDS)
+    hinted = hits("hints, then distillation", *scored(taught(first, teachers, own, 40), tests, before))
+    alone = scored(taught(students, teachers, own, 60), tests, spent)
+    plain = hits(f"the student alone, {STEPS}", *scored(trained(students, own, 60, cross_entropy), tests))
+    thin = "digits, 300 labels, four layers of 16"
+    return [
+        digits(hinted, "Romero et al. 2015", thin, hits(f"distillation alone, {STEPS}", *alone)),
+        digits(hits("distillation, T = 4", *alone), "Hinton et al. 2015", thin, plain),
+    ]
+
+
+def generations() -> list[Row]:
+    """Three generations of 64 units on 300 labels; three that teach nobody; one trained three times as long."""
+    data = [Digits(seed, 300) for seed in SEEDS]
+    own, tests, builds = cut_off(data, 300), [d.test for d in data], [mlps((64,), 1000 * k) for k in range(3)]
+    alone = [trained(models, own, 60, cross_entropy, k) for k, models in enumerate(builds)]
+    line = alone[:1]
+    for models in builds[1:]:
+        line.append(taught(models, line[-1][0], own, 60, Soft(temperature=1.0, alpha=0.5)))
+    spent, plain = (sum(seconds for _, seconds in each) for each in (line, alone))
+    both = (list(zip(*(models for models, _ in each), strict=True)) for each in (line, alone))
+    family, strangers = (hits(*a) for a in zip(NAMES, both, (tests, tests), (spent, plain), strict=True))
+    last = hits("born-again networks, third generation", line[-1][0], tests, spent)
+    longer = trained(builds[0], own, 180, cross_entropy)
+    source, rows = "Furlanello et al. 2018", "digits, 300 labels"
+    return [
+        digits(last, source, rows, hits("one network, three times as many steps", *scored(longer, tests))),
+        digits(family, source, rows, strangers),
+    ]
+
+
+NAMES = ("born-again networks, three generations together", "three networks that teach nobody")
+
+
+def turned(x: Tensor) -> Tensor:
+    """Digits turned by 30 degrees."""
+    images = rotate(x.reshape(-1, 8, 8).numpy(), 30, axes=(1, 2), reshape=False, order=1)
+    return torch.tensor(images.reshape(-1, 64), dtype=torch.float32)
+
+
+def domains() -> list[Row]:
+    """A teacher of 300 labels; 800 further digits, as they are and turned, with none or some of their labels."""
+    data = [Digits(seed, 1100) for seed in SEEDS]
+    teachers, _ = trained(mlps((64,)), cut_off(data, 300), 60, cross_entropy)
+    tests = [Batch(turned(d.test.x), d.test.y) for d in data]
+    there = [Lessons(Batch(turned(d.train.x[300:]), d.train.y[300:]), d.validation) for d in data]
+    tenth = [Lessons(Batch(d.train.x[:80], d.train.y[:80]), d.validation) for d in there]
+    started = time.process_time()
+    pairs = zip(teachers, data, there, SEEDS, strict=True)
+    moved = [adapt(t, d.train.x[300:], other.train.x, config(seed, 40)).model for t, d, other, seed in pairs]
+    seconds = (time.process_time() - started) / len(SEEDS)
+    ours = hits("adaptation by pairs without labels", moved, tests, seconds)
+    still = hits("the teacher as it is", teachers, tests, 0.0)
+    tuned = hits(
+        f"the teacher trained on with 80 labels, {STEPS}", *scored(trained(teachers, tenth, 320, cross_entropy), tests)
+    )
+    oracle = hits("", *scored(trained(teachers, there, 40, cross_entropy), tests))
+    source, rows, note = (
+        "Li et al. 2017",
+        "digits turned by 30 degrees",
+        f"trained on with all 800 labels {mean(oracle)}",
+    )
+    return [digits(ours, source, rows, still, note=note), digits(ours, source, rows, tuned, note=note)]
+
+
+def refits() -> list[Row]:
+    """Networks that lose three quarters of their units, refitted for 20 epochs on their own answers, or for as much."""
+    dealt = [Digits(seed, 500) for seed in SEEDS]
+    own, tests = cut_off(dealt, 500), [d.test for d in dealt]
+    large, _ = trained(mlps((64, 32)), own, 60, cross_entropy)
+    rolled, ahead = zip(*map(noisy, SEEDS), strict=True)
+    cells = [Forecaster(1, (32,), (), cell="gru", seed=seed) for seed in SEEDS]
+    wide, _ = trained(cells, rolled, 60, mse_loss)
+    words, control = (
+        "refit of a network cut by 75 %, on its own answers",
+        "refit on the truth alone, as many multiply-adds",
+    )
+    told, plain = refitted(large, own, cross_entropy, Soft())
+    mixed, alone = refitted(wide, rolled, mse_loss, Mixed())
+    source, notes = "Hinton et al. 2015", (mean(hits("", large, tests, 0)), mean(misses("", wide, ahead, 0)))
+    return [
+        digits(
+            hits(words, *scored(told, tests)), source, "digits, 500 labels", hits(control, *scored(plain, tests)),
+            note=f"uncut {notes[0]}",
+        ),
+        series(
+            misses(words, *scored(mixed, ahead)), source, theirs=misses(control, *scored(alone, ahead)),
+            note=f"uncut {notes[1]}; GRU of 32 units",
+        ),
+    ]  # fmt: skip
+
+
+def refitted(full: Sequence[nn.Module], data: Sequence[Lessons], loss: Loss, how: Teaching) -> tuple[Trained, Trained]:
+    """Taught and not; a teacher's answers cost a third of an epoch of its own, which the other trains longer."""
+    small = [prune(model, d.train, ratio=0.75, loss=loss) for model, d in zip(full, data, strict=True)]
+    example = data[0].train.x[:1]
+    more = math.ceil(macs(full[0], example) / macs(small[0], example) / 3)
+    return taught(copy.deepcopy(small), full, data, 20, how), trained(small, data, 20 + more, loss)
+
+
+def main() -> None:
+    """All studies."""
+    torch.set_num_threads(1)
+    rows: list[Row] = []
+    for study in (few_labels, forecasters, hints, generations, domains, refits):
+        started = time.process_time()
+        found = study()
+        print(f"{study.__name__}: {time.process_time() - started:.0f} s", *found, sep="\n")
+        rows += found
+    write_rows(rows, "distill")
+
+
+if __name__ == "__main__":
+    main()
