@@ -251,7 +251,13 @@ hidden layers whatever the validation digits say and are trained as long again, 
 a third set of seeds. The residual network then loses four of eight layers within the margin, and so it does when they
 are dropped at random: in a residual network which layers go matters little, training afterwards does the work. The
 plain network does not when trained on so long. Of a recurrent forecaster one layer of three goes; two layers from
-scratch, or three trained on as long, are as good or better.""",
+scratch, or three trained on as long, are as good or better.
+
+`pared run santa-fe --what layers --recurrent 16,16,16 --dense '' --epochs 60` does it with its own statistics: of 20
+networks 8 lose the first layer, 8 the second, 4 the third, whichever validation data say; 3,409 of 5,585 parameters are
+left, and the test error is 0.87 (0.75 to 1.02) of the full network's, and 0.85 (0.75 to 0.97) of that of networks which
+lose a layer by lot. Two layers from scratch, trained for as many multiply-adds, do better still: the cut networks err
+1.38 times as much (1.21 to 1.56).""",
     "peers": """At equal parameters and equal training after the cut; differences over 10 seeds. The settings of the
 training after it are the same for all.""",
 }

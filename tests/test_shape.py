@@ -44,6 +44,7 @@ def size(model):
     return evaluation.parameters(model)
 
 
+@pytest.mark.slow
 def test_cuts_go_on_while_they_are_within_the_margin():
     found = shape(build, splits(), (0,), replace(QUICK, margin=1e6))
     cuts = [change for change in found.changes if change.kind == "cut"]
@@ -56,6 +57,7 @@ def test_cuts_go_on_while_they_are_within_the_margin():
                change.kind == "grow")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_nothing_is_taken_that_the_paired_test_does_not_allow():
     found = shape(build, splits(), (0,), replace(QUICK, margin=1e-9, level=0.999, first="grow"))
     for change in found.changes:
@@ -69,6 +71,7 @@ def test_nothing_is_taken_that_the_paired_test_does_not_allow():
     assert {change.kind for change in refused if change.units == 1} == {"cut", "grow"}
 
 
+@pytest.mark.slow
 def test_units_that_are_needed_grow():
     """One ReLU is far from enough for a sine."""
     generator = torch.Generator().manual_seed(0)
@@ -93,6 +96,7 @@ def test_units_that_are_needed_grow():
     assert min(size(fit.model) for fit in found.fits.values()) > size(network(0, {"0": 1}))
 
 
+@pytest.mark.slow
 def test_work_is_counted_and_kept_within_the_limit():
     blocks = splits()
     found = shape(build, blocks, (0,), QUICK)
