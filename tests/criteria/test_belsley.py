@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import mse_loss
 
@@ -87,6 +87,7 @@ def test_the_printed_answer_to_table_1_is_an_accident_of_rounding():
         removal(table_1())
 
 
+@example(18, 10.0, 362)  # the last two correlate by 1e-5, which leaves their directions to rounding
 @given(st.integers(2, 25), st.sampled_from([10.0, 1e4, 1e8]), st.integers(0, 999))
 @settings(max_examples=12, deadline=None)
 def test_the_fast_path_is_the_slow_one(size, condition, seed):
@@ -96,7 +97,8 @@ def test_the_fast_path_is_the_slow_one(size, condition, seed):
     fast, rooted = removal(matrix), removal_of_factor(factor)
     for path in (fast, rooted):
         assert path.order.tolist() == order
-        np.testing.assert_allclose(path.margins, margins, atol=1e-12 * condition)
+        np.testing.assert_allclose(path.margins[:-1], margins[:-1], atol=1e-12 * condition)
+        assert abs(path.margins[-1]) < 1e-6  # the last two have equal shares, whatever they are
         assert (path.ties[margins != 0] >= 1).all()
     assert fast.condition == pytest.approx(np.linalg.cond(matrix), rel=1e-3)
 
