@@ -37,6 +37,7 @@ from pared.options import (
     table_of,
 )
 from pared.replicate.command import app as replicate
+from pared.retune.command import retune_command
 from pared.runs.command import app as runs
 from pared.screen import summary, write_csv
 from pared.search.command import search_command
@@ -352,6 +353,7 @@ def report_command(
 
 app.command("search")(search_command)
 app.command("diagnose")(diagnose_command)
+app.command("retune")(retune_command)
 app.command("compare-criteria")(compare_criteria_command)
 app.add_typer(replicate, name="replicate")
 app.add_typer(runs, name="runs")

@@ -120,6 +120,21 @@ def read_table(
     return Table(path.name, inputs, target, encoding, f"column {column!r} of {path.name}, {len(rows)} rows, {why}")
 
 
+def read_encoded(path: str | Path, encoding: Encoding) -> Table:
+    """Read a table as another one was read: the same columns, texts and classes.
+
+    Raises: DataError as `read_table`, for a missing column, and for texts and classes that the other did not hold.
+    """
+    path = Path(path)
+    header, rows = table_of(path)
+    _check_columns(path, header, encoding.target, encoding.columns)
+    if encoding.classes:
+        found = _class_names(path, encoding.target, header.index(encoding.target), rows)
+        _check_known(path, encoding.target, encoding.classes, found, rows)
+    inputs, target = encode(path, header, rows, encoding), _targets(path, header, rows, encoding)
+    return Table(path.name, inputs, target, encoding, f"column {encoding.target!r} of {path.name}, {len(rows)} rows")
+
+
 def encode(path: Path, header: list[str], rows: list[Row], encoding: Encoding) -> Array:
     """Inputs (rows, inputs of the network). Raises DataError for a missing column and for cells that do not suit it."""
     parts: list[list[float]] = []

@@ -1,5 +1,6 @@
 """Folds of a table: ten ways to set a tenth of its rows aside, half to choose on and half to test on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,6 +88,11 @@ def _fold(table: Table, parts: npt.NDArray[np.int64], block: int) -> Fold:
         "validation": np.flatnonzero(parts == 2 * block),
         "test": np.flatnonzero(parts == 2 * block + 1),
     }
+    return fold_of(table, rows, block)
+
+
+def fold_of(table: Table, rows: Mapping[str, npt.NDArray[np.int64]], block: int) -> Fold:
+    """The fold of these rows, part -> rows, scaled on its training rows. Raises DataError as `folds` does."""
     own = rows["train"]
     if np.ptp(table.target[own]) == 0:
         raise DataError(

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pared.types import DataError
 
-Kind = Literal["run", "search", "comparison", "replication", "diagnosis"]
+Kind = Literal["run", "search", "comparison", "replication", "diagnosis", "retuning"]
 Status = Literal["finished", "interrupted", "failed"]
 Curves = dict[str, list[float | None]]
 """Losses per epoch, under "train" and "validation"; None where one is no finite number."""
@@ -19,11 +19,12 @@ class StoreError(DataError):
 class Run:
     """One call of a command: what it was told, what it came to, where and on what.
 
-    `error` names the error that `before` (the full network; of a search: the settings to beat) and `after` (the smaller
-    one; the winner) are of, on test data. `difference`, `low` and `high` compare the two: after minus before, of log
-    errors on the scale "log", of errors on "linear". Of a size, weights that are zero do not count where single weights
-    were removed. `fingerprint` is the SHA-256 of the data, `git` the commit of the working directory, `parent` the run
-    whose settings it used; `reason` and `traceback` say why it failed.
+    `error` names the error that `before` (the full network; of a search: the settings to beat; of a retuning: the old
+    model) and `after` (the smaller one; the winner; the challenger) are of, on test data. `difference`, `low` and
+    `high` compare the two: after minus before, of log errors on the scale "log", of errors on "linear". Of a size,
+    weights that are zero do not count where single weights were removed. `fingerprint` is the SHA-256 of the data,
+    `git` the commit of the working directory, `parent` the run whose settings it used; `reason` and `traceback` say why
+    it failed.
     """
 
     id: str

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from pared import store
@@ -17,7 +18,8 @@ from pared.search.book import FILE as BOOK
 from pared.search.book import about_of, rows_of
 from pared.types import DataError
 
-SEARCH, RESULTS, PARTS = "search.json", "results.json", "parts"
+SEARCH, RESULTS, RETUNE, PARTS = "search.json", "results.json", "retune.json", "parts"
+FILES = (store.RECORD, SEARCH, BOOK, RESULTS, RETUNE)
 
 
 def found_below(base: Path) -> Iterator[Path]:
@@ -34,7 +36,7 @@ def entry_of(folder: Path) -> Entry:
     """
     reader = _reader(folder)
     if reader is None:
-        raise DataError(f"{folder} holds no run: none of {store.RECORD}, {SEARCH}, {BOOK}, {RESULTS} is there")
+        raise DataError(f"{folder} holds no run: none of {', '.join(FILES)} is there")
     own = provenance.read(folder)
     try:
         found = reader(folder, _bare(folder) if own is None else run_of(own))
@@ -53,6 +55,8 @@ def run_of(made: Provenance) -> Run:
 def _reader(folder: Path) -> Callable[[Path, Run], Entry] | None:
     if (folder / store.RECORD).is_file():
         return _of_run
+    if (folder / RETUNE).is_file():
+        return _of_retuning
     if (folder / SEARCH).is_file() or (folder / BOOK).is_file():
         return _of_search
     if (folder / PARTS).is_dir():
@@ -62,7 +66,7 @@ def _reader(folder: Path) -> Callable[[Path, Run], Entry] | None:
 
 def _bare(folder: Path) -> Run:
     """Of a folder without a provenance.json: known by its record, begun when that was written."""
-    files = [folder / name for name in (store.RECORD, SEARCH, RESULTS, BOOK, "settings.json")]
+    files = [folder / name for name in (*FILES, "settings.json")]
     first = next(path for path in files if path.is_file())
     key = hashlib.sha256(first.read_bytes()).hexdigest()[:32]
     written = datetime.fromtimestamp(first.stat().st_mtime, UTC).isoformat(timespec="seconds")
@@ -160,6 +164,34 @@ def _of_search(folder: Path, run: Run) -> Entry:
     comparison = test.get("comparison")
     compared = [_comparison("winner", "settings to beat", comparison)] if comparison else []
     return Entry(run=_compared(run, comparison), trials=trials, comparisons=compared)
+
+
+def _of_retuning(folder: Path, run: Run) -> Entry:
+    record = _json(folder / RETUNE)
+    duel, contenders = None, []
+    if record["contest"] is not None:
+        duel, contenders = record["contest"]["duel"], record["contest"]["contenders"]
+    run = replace(
+        run,
+        kind="retuning",
+        data=record["data"]["name"],
+        task=record["task"],
+        seed=record["settings"]["seed"],
+        seconds=run.seconds or record["seconds"]["total"],
+        pared=record["pared"],
+        fingerprint=record["data"]["sha256"],
+        settings={**record["settings"], "promoted": record["promoted"]},
+        finding=record["finding"],
+        remarks=record["notes"],
+        error=record["error"],
+        before=fmean(duel["old"]) if duel else None,
+        after=fmean(error for line in duel["challenger"] for error in line) if duel else None,
+        parameters_before=record["old"]["parameters"],
+        parameters_after=contenders[record["contest"]["challenger"]]["parameters"] if duel else None,
+    )
+    named = {"challenger": "parts", "challenger, over its networks": "seeds"} if duel else {}
+    compared = [_comparison(name, "old model", duel[key]) for name, key in named.items()] if duel else []
+    return Entry(_compared(run, duel["parts"] if duel else None), comparisons=compared)
 
 
 def _of_comparison(folder: Path, run: Run) -> Entry:

@@ -15,7 +15,7 @@ from sqlalchemy import URL
 from pared import store
 from pared.database.connection import located
 from pared.database.registration import Work, parent_of, registered
-from pared.diagnose.subject import Source, Subject, of_data, of_folder
+from pared.diagnose.subject import Subject, of_data, of_folder
 from pared.diagnose.words import (
     advice_lines,
     finding_lines,
@@ -40,6 +40,7 @@ from pared.options import (
     refuse_others,
 )
 from pared.settings import Predict, RunConfig, TableConfig
+from pared.source import Source
 from pared.terminal import (
     INTERRUPTED,
     clear_errors,

@@ -1,7 +1,6 @@
 """What is diagnosed: the full network of a run or of data, on one block, as a problem and a recipe."""
 
-import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from pared import run, run_table, store
-from pared.data import TABLES, Block, Series, Table, builtin
-from pared.options import Kind, read
+from pared import store
+from pared.data import Series, Table
 from pared.settings import RunConfig, TableConfig
+from pared.source import Config, Source, blocks_of, source_of
 from pared.study import member_seed
 from pared.training import Fit
 from pared.tuning.recipe import FIELDS, Problem, Recipe
@@ -21,33 +20,6 @@ from pared.types import DataError
 FIXED = {"optimiser", "warm", "stop", "scale", "apart"}
 """Fields of a recipe that a run decides by itself: it scales and splits its data, and keeps the best epoch."""
 WARM = 0.1
-
-Config = RunConfig | TableConfig
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where data come from, as the command line says it."""
-
-    data: str
-    column: str | None = None
-    features: tuple[str, ...] = ()
-    task: Kind | None = None
-
-    @property
-    def name(self) -> str:
-        """The name without its folder."""
-        return Path(self.data).name
-
-    @property
-    def words(self) -> str:
-        """What follows `pared run`."""
-        options = {"column": self.column, "features": ",".join(self.features), "task": self.task}
-        return " ".join([shlex.quote(self.data), *(f"--{k} {shlex.quote(v)}" for k, v in options.items() if v)])
-
-    def read(self) -> Series | Table:
-        """Raises DataError where it cannot be read."""
-        return read(self.data, self.column, self.features, self.task)
 
 
 @dataclass(frozen=True)
@@ -78,22 +50,24 @@ class Subject:
 
 
 def of_data(
-    source: Source, base: Config | None, given: Mapping[str, Any], seeds: int, block: int | None = None
+    source: Source,
+    base: Config | None,
+    given: Mapping[str, Any],
+    seeds: int,
+    block: int | None = None,
+    searched: bool = False,
 ) -> Subject:
     """The network of a series or a table on a block, by default the newest (of a table: the last fold).
 
-    `base` are its settings, by default a run's; `given` settings count more. Raises DataError where data and settings
-    do not go together, and as `run.prepare` and `run_table.job` do.
+    `base` are its settings, by default a run's; `given` settings count more; `searched`: whether the blocks are those
+    that a search leaves. Raises DataError as `blocks_of` does.
     """
     data = source.read()
     usual: Config = TableConfig(data.task) if isinstance(data, Table) else RunConfig()
     if base is not None and type(base) is not type(usual):
         raise DataError(f"the settings are those of a network for other data than {source.name}")
     settings = replace(base or usual, **given)
-    if isinstance(data, Table) and isinstance(settings, TableConfig):
-        blocks: Sequence[Block] = run_table.job(data, settings).blocks
-    elif isinstance(data, Series) and isinstance(settings, RunConfig):
-        blocks = run.prepare(data, settings)
+    blocks = blocks_of(data, settings, searched)
     numbers = [each.block for each in blocks]
     if block is not None and block not in numbers:
         raise DataError(f"{source.name} has the blocks {numbers[0]} to {numbers[-1]}, got {block}")
@@ -146,23 +120,12 @@ def of_folder(folder: Path, data: str | None, seeds: int) -> Subject:
     and for data that cannot be found.
     """
     record, settings = store.read_record(folder), store.read_settings(folder / store.CONFIG)
+    source = source_of(folder, record, settings, data, "--data")
     try:
-        name, columns = str(record["data"]["name"]), tuple(map(str, record["data"]["columns"]))
         block, seed = int(record["shipped"]["block"]), int(record["shipped"]["seed"])
         curve = record["figures"]["curves"]["full"]["validation"]
         stored = tuple(np.nan if value is None else float(value) for value in curve)
     except (KeyError, TypeError, ValueError) as error:
         raise store.damaged(folder / store.RECORD, error) from error
-    built_in = data is None and _is_builtin(name)
-    if not built_in and not Path(data or name).is_file():
-        raise DataError(f"{folder} was made from {name}, and {data or name} is no file here; say where with --data")
-    task = settings.predicts if isinstance(settings, TableConfig) else None
-    source = Source(name) if built_in else Source(data or name, columns[0], columns[1:], task)
-    return replace(of_data(source, settings, {"seed": seed}, seeds, block), stored=stored)
-
-
-def _is_builtin(name: str) -> bool:
-    try:
-        return name in TABLES or bool(builtin(name))
-    except DataError:  # a file's name
-        return False
+    own = of_data(source, settings, {"seed": seed}, seeds, block, searched="start" in record)
+    return replace(own, stored=stored)

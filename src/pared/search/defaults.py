@@ -1,5 +1,6 @@
 """The spaces that are searched unless another is given, and what a point of a space makes of a run's settings."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -111,6 +112,8 @@ def _nearest(space: Space, name: str, value: Scalar) -> Scalar:
     own = parameter.domain if isinstance(parameter, Conditional) else parameter
     if isinstance(own, Categorical) or not isinstance(value, int | float):
         return value
+    if isinstance(own, PowerOfTwo) and value > 0:
+        value = 2 ** round(math.log2(value))
     return min(max(value, own.low), own.high)
 
 

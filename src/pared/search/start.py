@@ -16,7 +16,7 @@ from pared.search.command import QUICK, search_into
 from pared.search.defaults import configured, default_space
 from pared.search.record import record, shown
 from pared.search.story import Config, Found, SearchSettings, base_settings, identity
-from pared.search.subject import OfSeries, OfTable, of_series, of_table
+from pared.search.subject import OfSeries, OfTable, subject_of
 from pared.settings import RunConfig, TableConfig
 
 C = TypeVar("C", RunConfig, TableConfig)
@@ -73,15 +73,8 @@ def find_start(data: Series | Table, trials: int, told: Config, folder: Path, jo
         work = Work("search", data.name, place, seed=told.seed, settings=asdict(settings))
         with registered(work, home):
             found = search_into(home, data, None, settings, base, jobs, "the same command goes on")
-    return Start(found, _subject(data, base), home)
-
-
-def _subject(data: Series | Table, base: Config) -> OfSeries | OfTable:
-    if isinstance(data, Series):
-        assert isinstance(base, RunConfig)
-        return of_series(data, base, ("error",), default_space(data, base.horizon))
-    assert isinstance(base, TableConfig)
-    return of_table(data, base, ("error",))
+    subject = subject_of(data, base, ("error",), default_space(data, horizon))
+    return Start(found, subject, home)
 
 
 def _same(data: Series | Table, settings: SearchSettings, base: Config, folder: Path, stem: str) -> Path | None:

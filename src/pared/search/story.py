@@ -16,7 +16,7 @@ from pared.search.honest import Finalist, finalists, race, standings, transforme
 from pared.search.samplers import Sampler
 from pared.search.space import Point, Space, grid_size
 from pared.search.stopping import Stopping
-from pared.search.subject import OfSeries, OfTable, fingerprint, of_series, of_table
+from pared.search.subject import OfSeries, OfTable, fingerprint, subject_of
 from pared.search.trials import Call, Evaluation, Key, Task, Trial, front
 from pared.search.workers import crew
 from pared.settings import RunConfig, TableConfig
@@ -329,7 +329,7 @@ def _plan(
         horizon = base.horizon if isinstance(base, RunConfig) else 1
         space = space or default_space(data, horizon)
         check_names(space, base)
-        call = _subject(data, base, settings.objectives, space)
+        call = subject_of(data, base, settings.objectives, space)
         base, scale, margin = call.base, call.base.task.scale, call.base.study.yardstick.margin
         what: dict[str, Any] = fingerprint(data)
     elif space is None:
@@ -342,14 +342,6 @@ def _plan(
     about["trials"] = about["settings"].pop("trials")  # may grow when the search goes on
     about["base"] = asdict(base) if base else None
     return _Plan(call, space, settings, base, scale, margin, json.loads(json.dumps(about)))
-
-
-def _subject(data: Series | Table, base: Config, objectives: tuple[str, ...], space: Space) -> OfSeries | OfTable:
-    if isinstance(data, Series) and isinstance(base, RunConfig):
-        return of_series(data, base, objectives, space)
-    if isinstance(data, Table) and isinstance(base, TableConfig):
-        return of_table(data, base, objectives)
-    raise DataError(f"a {type(data).__name__} cannot be searched with a {type(base).__name__}")
 
 
 def _check_grid(space: Space, settings: SearchSettings) -> None:

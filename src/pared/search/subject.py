@@ -111,6 +111,17 @@ class OfTable:
         return config.network(len(self.table.encoding.names), self.table.encoding.outputs, {}, seed)
 
 
+def subject_of(
+    data: Series | Table, base: RunConfig | TableConfig, objectives: tuple[str, ...], space: Space
+) -> OfSeries | OfTable:
+    """The search of a series or of a table. Raises DataError as `of_series` and `of_table` do."""
+    if isinstance(data, Series) and isinstance(base, RunConfig):
+        return of_series(data, base, objectives, space)
+    if isinstance(data, Table) and isinstance(base, TableConfig):
+        return of_table(data, base, objectives)
+    raise DataError(f"a {type(data).__name__} cannot be searched with a {type(base).__name__}")
+
+
 def of_series(series: Series, base: RunConfig, objectives: tuple[str, ...], space: Space) -> OfSeries:
     """The search of a series. Raises DataError for one that is too short for the widest window of the space."""
     check_objectives(objectives)

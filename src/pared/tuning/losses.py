@@ -51,12 +51,13 @@ def mean_of(values: Floats) -> Mean:
         return Mean(float("inf"), float("inf"))
     if count < 2:
         return Mean(float(values.mean()) if count else float("nan"), float("inf"))
-    length = min(int(np.ceil(_lasting(values))), max(1, count // 8))
+    length = min(int(np.ceil(lasting(values))), max(1, count // 8))
     blocks = values[: count // length * length].reshape(-1, length).mean(axis=1)
     return Mean(float(values.mean()), float(blocks.std(ddof=1) / np.sqrt(len(blocks))))
 
 
-def _lasting(values: Floats) -> float:
+def lasting(values: Floats) -> float:
+    """How many values in a row are as good as one that is independent of the others: tau of `mean_of`."""
     centred = values - values.mean()
     power = float(centred @ centred)
     tau, limit = 1.0, 2 / np.sqrt(len(values))
