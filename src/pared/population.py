@@ -87,7 +87,7 @@ def train_population(
     """
     _check(space, split, config)
     draw = np.random.default_rng(config.seed)
-    base = replace(config, schedule=Constant(), patience=None)
+    base = replace(config, schedule=Constant(), patience=None, plateau=None)
     hypers = [{name: _drawn(draw, bounds) for name, bounds in space.items()} for _ in range(how.size)]
     members: list[Descent] = []
     for start in range(0, config.epochs, how.every):

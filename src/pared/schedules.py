@@ -320,6 +320,9 @@ class Plateau(_Checked):
         return self.value(after), after
 
 
+HALVED = Plateau(1.0, bound=1e-3)
+"""Half the learning rate after ten epochs without progress, down to a thousandth of it."""
+
 KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (Constant, Cosine, OneShot, Linear, Exponential, Decay, Polynomial, Cubic, InverseSigmoid, Step, Cyclic)

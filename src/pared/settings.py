@@ -15,7 +15,7 @@ from pared.models import MLP, Forecaster
 from pared.models.mlp import Activation
 from pared.models.recurrent import Cell, Init
 from pared.outcomes import label
-from pared.schedules import Cosine
+from pared.schedules import HALVED, Cosine
 from pared.selection import Ratio, Rule, Scope, Threshold
 from pared.sizes import Bisection, LayerByLayer, OneByOne, Search
 from pared.study import StudySettings
@@ -26,8 +26,10 @@ from pared.types import Criterion, DataError
 Predict = Literal["values", "increments", "auto"]
 USUAL = {"units": "taylor", "weights": "obd", "layers": "replaceability"}
 """The criterion for what is removed where none is named."""
-Decay = Literal["cosine", "constant"]
-"""How the learning rate goes on after the warm-up: down to 0, or as it is."""
+Decay = Literal["cosine", "constant", "plateau"]
+"""How the learning rate goes on after the warm-up: down to 0, as it is, or halved where the validation loss stalls."""
+Optimiser = Literal["adam", "adamw", "sgd"]
+"""What trains: with adamw the weight decay is decoupled; sgd is without momentum."""
 
 Refitting = Literal["plain", "distill"]
 """What a network learns from after a cut: the truth alone, or what the uncut one gives, too."""
@@ -46,6 +48,7 @@ class Settings(ABC):
     schedule: Decay
     dropout: float
     refit: Refitting
+    optimiser: Optimiser
     seed: int
     seeds: int
     what: What
@@ -97,6 +100,8 @@ class Settings(ABC):
                 f"weight decay must be finite and not negative, clip finite and positive, got {self.weight_decay} and "
                 f"{self.clip}"
             )
+        if self.optimiser not in get_args(Optimiser):
+            raise DataError(f"unknown optimiser {self.optimiser!r}; choose one of {', '.join(get_args(Optimiser))}")
         if not 0 <= self.dropout < 1 or self.schedule not in get_args(Decay):
             raise DataError(
                 f"dropout must be a share below 1 and schedule one of {', '.join(get_args(Decay))}, got "
@@ -138,10 +143,12 @@ class Settings(ABC):
             epochs=self.epochs,
             lr=self.lr,
             batch_size=self.batch_size,
+            optimiser=self.optimiser,
             weight_decay=self.weight_decay,
             clip=self.clip,
             schedule=Cosine(end=0.0 if self.schedule == "cosine" else 1.0, warm=0.1),
             patience=math.inf,
+            plateau=HALVED if self.schedule == "plateau" else None,
         )
 
     @property
@@ -149,7 +156,7 @@ class Settings(ABC):
         """How a network is trained on after a cut."""
         share = 0.5 if self.what == "layers" else 0.2  # a layer that is gone takes longer to make up for
         epochs = self.refit_epochs or max(1, round(share * self.epochs))
-        return replace(self.training, epochs=epochs, lr=self.refit_lr, schedule=Cosine())
+        return replace(self.training, epochs=epochs, lr=self.refit_lr, schedule=Cosine(), plateau=None)
 
     @property
     def teaching(self) -> Teaching | None:
@@ -220,6 +227,7 @@ class RunConfig(Settings):
     schedule: Decay = "cosine"
     dropout: float = 0.0
     refit: Refitting = "plain"
+    optimiser: Optimiser = "adam"
 
     def __post_init__(self) -> None:
         self.check()
@@ -276,6 +284,7 @@ class TableConfig(Settings):
     schedule: Decay = "cosine"
     dropout: float = 0.0
     refit: Refitting = "plain"
+    optimiser: Optimiser = "adam"
 
     def __post_init__(self) -> None:
         self.check()

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+import tomllib
 from contextlib import closing
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_csv(tmp_path / "my.csv")
     (tmp_path / "space.json").write_text(json.dumps(TINY))
+    (tmp_path / "table.toml").write_text('format = 1\n[table]\npredicts = "regression"\n')
     return tmp_path
 
 
@@ -39,8 +41,10 @@ def here(tmp_path, monkeypatch) -> Path:
     [
         (("--resume",), ("no search of my.csv with seed 0 in runs", "leave --resume out")),
         (("--objectives", "error,beauty"), ("unknown objective 'beauty'", "error, parameters, latency")),
-        (("--space", "none.json"), ("none.json cannot be read as JSON",)),
-        (("--trials", "0"), ("trials and the lag count from 1",)),
+        (("--space", "none.json"), ("none.json: no such file", "a space is JSON")),
+        (("--config", "none.toml"), ("none.toml is missing", "best.toml")),
+        (("--config", "table.toml"), ("table.toml holds the settings of a network for other data",)),
+        (("--trials", "0"), ("'--trials'", "greater than or equal to 1")),
         (("--epochs", "0"), ("epochs",)),
         (("--warmup", "0"), ("warm-up of at least 1 epoch",)),
         (("--sampler", "grid", "--levels", "9"), ("the grid has 54 points", "take more trials")),
@@ -91,6 +95,26 @@ def test_from_a_csv_file_to_settings_that_a_run_takes(here):
     point = next(t["point"] for t in record["trials"] if t["trial"] == record["winner"])
     assert (told["lr"], told["window"], told["recurrent"]) == (point["lr"], point["window"], [point["width_1"]])
     assert (told["epochs"], told["seeds"]) == (2, [0])  # options count more
+
+
+@slow
+def test_a_second_search_begins_at_what_the_first_found_and_beats_it(here):
+    (here / "first.toml").write_text('format = 1\n[run]\nrecurrent = [2]\ndense = []\nlr = 0.02\noptimiser = "adamw"\n')
+    stage = {"layers": {"kind": "int", "low": 1, "high": 2}, "width_1": TINY["width_1"]}
+    stage["width_2"] = {"kind": "power of two", "low": 2, "high": 4, "when": {"layers": [2]}}
+    stage["schedule"] = {"kind": "categorical", "choices": ["cosine", "plateau"]}
+    (here / "space.json").write_text(json.dumps(stage))
+    words = ("search", "my.csv", *SMALL, "--config", "first.toml", "--trials")
+    result = pared(*words, 7)
+    assert result.exit_code == 0, result.stderr
+    folder = here / "runs" / "search-my-seed0"
+    first = json.loads((folder / "search.json").read_text())["trials"][0]["point"]
+    assert first == {"layers": 1, "width_1": 2, "schedule": "cosine"}
+    best = tomllib.loads((folder / "best.toml").read_text())["run"]
+    assert (best["lr"], best["optimiser"], best["epochs"]) == (0.02, "adamw", 1)  # what was not searched is kept
+    again = pared("search", "my.csv", "--column", "value", "--jobs", 1, "--resume", "--trials", 9)
+    assert again.exit_code == 0, again.stderr
+    assert tomllib.loads((folder / "best.toml").read_text())["run"]["lr"] == 0.02
 
 
 @slow

@@ -106,7 +106,10 @@ def _only_number_column(path: Path, header: list[str], rows: list[Row]) -> str:
             found.append(name)
     if len(found) != 1:
         what = f"{len(found)} number columns ({listed(found)})" if found else "no number column"
-        raise DataError(f"{path}: {what}; say which to forecast (--column); the file has {listed(header)}")
+        raise DataError(
+            f"{path}: {what}; say which to forecast (--column), or, if rows are examples in no order, --task auto; "
+            f"the file has {listed(header)}"
+        )
     return found[0]
 
 

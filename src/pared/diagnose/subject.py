@@ -17,7 +17,7 @@ from pared.training import Fit
 from pared.tuning.recipe import FIELDS, Problem, Recipe
 from pared.types import DataError
 
-FIXED = {"optimiser", "warm", "stop", "scale", "apart"}
+FIXED = {"warm", "stop", "scale", "apart"}
 """Fields of a recipe that a run decides by itself: it scales and splits its data, and keeps the best epoch."""
 WARM = 0.1
 

@@ -11,7 +11,7 @@ from pared.tuning.recipe import Recipe, described, difference
 
 OPTIONS = (*ForSeries, *ForTables, "epochs", "lr", "batch_size", "seed")
 """Settings that are options of `pared run` of the same name."""
-NO_OPTIONS = ("weight_decay", "clip", "dropout", "schedule")
+NO_OPTIONS = ("weight_decay", "clip", "dropout", "schedule", "optimiser")
 """Settings that it takes from a file alone."""
 
 

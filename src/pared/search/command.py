@@ -6,7 +6,7 @@ import shlex
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -16,7 +16,7 @@ from rich.markup import escape
 from pared import store
 from pared.data import Series, Table
 from pared.database.connection import located
-from pared.database.registration import Work, registered
+from pared.database.registration import Work, parent_of, registered
 from pared.options import Column, DataName, Features, Store, TaskName, read
 from pared.search.actors import Cluster
 from pared.search.book import about_of
@@ -50,6 +50,7 @@ RESUME = "the same command with --resume goes on"
 TRIALS_HELP = f"Evaluations in all, those that confirm the best among them (default {DEFAULT.trials})."
 SAMPLER_HELP = f"Who proposes points: {', '.join(SAMPLERS)}."
 OBJECTIVES_HELP = f"What is made small: {', '.join(get_args(Objective))}, error first."
+FILE_HELP = "Settings to begin at and to beat (default: a run's): the best.toml of a search, the config.toml of a run."
 SPACE_HELP = "JSON file with the space to search, as search.json holds one under 'space'."
 DROPOUT_HELP = "Search dropout, too (default: of tables only; series train many times slower with it)."
 STOPPING_HELP = f"End hopeless trials early: {', '.join(get_args(Rule))}."
@@ -72,12 +73,13 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
     features: Features = "",
     task: TaskName = None,
     horizon: Annotated[int, option("Data", "How many steps ahead to forecast.")] = 1,
-    trials: Annotated[int | None, option("Search", TRIALS_HELP)] = None,
+    trials: Annotated[int | None, option("Search", TRIALS_HELP, least=1)] = None,
     sampler: Annotated[Sampler, option("Search", SAMPLER_HELP)] = DEFAULT.sampler,
     objectives: Annotated[str, option("Search", OBJECTIVES_HELP)] = ",".join(DEFAULT.objectives),
     space: Annotated[Path | None, option("Search", SPACE_HELP)] = None,
     dropout: Annotated[bool | None, option("Search", DROPOUT_HELP)] = None,
     levels: Annotated[int, option("Search", "Grid: values of a continuous range.", least=2)] = DEFAULT.levels,
+    file: Annotated[Path | None, option("Search", FILE_HELP, "--config")] = None,
     stopping: Annotated[Rule, option("Search", STOPPING_HELP)] = "none",
     warmup: Annotated[int, option("Search", "Epochs before a trial may end early.")] = DEFAULT.stopping.warmup,
     retries: Annotated[int, option("Search", "How often a trial that failed is tried again.")] = DEFAULT.retries,
@@ -96,7 +98,7 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
 
     Tries networks, all on the same seeds and on the older half of the rolling blocks (of a table: on folds that leave a
     fifth of the rows out), trains the best few again on fresh seeds, crowns the one with the least error there, and
-    tests it once, beside the default settings, on data that no trial has seen.
+    tests it once, beside the settings that it began at, on data that no trial has seen.
 
     Every evaluation is kept as it is made: after a crash, `--resume` goes on to the same result. Leaves report.html,
     search.json, study.db (for optuna-dashboard) and best.toml (for `pared run DATA --config`) in a folder under --out.
@@ -125,9 +127,9 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
         target = _newest(folder, found.name, seed) if resume else None
         stored = about_of(target) if target else None
         options |= {name: value for name, value in _options(stored).items() if name not in given}
-        base = base_settings(found, options["epochs"], options["horizon"])
+        base = _base(found, file, stored, options, given)
         own = _space(space, None if "dropout" in given else stored)
-        own = own or default_space(found, options["horizon"], dropout)
+        own = own or default_space(found, getattr(base, "horizon", 1), dropout)
         settings = SearchSettings(
             trials=DEFAULT.trials if options["trials"] is None else options["trials"],
             sampler=options["sampler"],
@@ -139,9 +141,10 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
             lag=options["lag"],
             quick=options["quick"],
         )
+        work = Work("search", found.name, kept, seed=seed, settings=asdict(settings), parent=parent_of(file))
         again = shlex.join(_data_words(data, column, features, task))
         with nullcontext(target) if target else store.new_folder(folder, f"search-{found.name}", seed) as home:
-            with registered(Work("search", found.name, kept, seed=seed, settings=asdict(settings)), home):
+            with registered(work, home):
                 search_into(home, found, own, settings, base, workers or min(processors(), settings.lag), RESUME)
                 ignore_interrupts()
             _summary(home, again)
@@ -223,12 +226,37 @@ def _options(stored: Mapping[str, Any] | None) -> dict[str, Any]:
     return plain | stopping | base | {"trials": stored["trials"]}
 
 
+def _base(
+    data: Series | Table,
+    file: Path | None,
+    stored: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+    given: set[str],
+) -> Config:
+    """The settings to begin at and to beat: those of a file, else of a stored search, else a run's.
+
+    Raises DataError for a file that cannot be read, and for settings of other data.
+    """
+    base = base_settings(data, options["epochs"], options["horizon"])
+    if file is not None:
+        found = store.read_settings(file)
+        if not isinstance(found, type(base)):
+            raise DataError(f"{file} holds the settings of a network for other data than these")
+        return replace(found, **{name: options[name] for name in ("epochs", "horizon") if name in given})
+    if stored is None:
+        return base
+    own = {name: tuple(value) if isinstance(value, list) else value for name, value in stored["base"].items()}
+    return type(base)(**own | {"epochs": base.epochs} | ({"horizon": base.horizon} if "horizon" in own else {}))
+
+
 def _space(file: Path | None, stored: Mapping[str, Any] | None) -> Space | None:
     """The space of a file, else that of a stored search. Raises DataError where it cannot be read."""
     if file is None:
         return space_from_dict(stored["space"]) if stored else None
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such file; a space is JSON, as search.json holds one under 'space'") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read as JSON: {error}") from error
     return space_from_dict(content.get("space", content) if isinstance(content, dict) else content)

@@ -18,7 +18,10 @@ LAYERED = {"width": "recurrent", "head": "dense", "hidden": "hidden"}
 """Parameters of one layer each ("width_1", "width_2") and the setting that they fill together."""
 COUNTS = ("layers", "heads")
 """Parameters that say how many of these there are."""
-PLAIN = ("cell", "window", "activation", "epochs", "lr", "batch_size", "weight_decay", "clip", "schedule", "dropout")
+PLAIN = (
+    *("cell", "window", "activation", "epochs", "lr", "batch_size"),
+    *("optimiser", "weight_decay", "clip", "schedule", "dropout", "init"),
+)
 """Parameters that are settings themselves."""
 
 

@@ -54,7 +54,7 @@ def choose(member: Member, loss: Loss, engine: Engine) -> Choice:
 
 def _beyond_kernel(member: Member, loss: Loss) -> str | None:
     """Why the kernel cannot train a member; None where it can."""
-    if member.config.bound:
+    if member.config.bound or member.config.plateau:
         return "some of its hyperparameters follow schedules"
     if not kernel.supports(member.start, loss):
         return "numba is not there" if not kernel.available() else "it is no small plain stack of layers and usual loss"
@@ -65,7 +65,7 @@ def _beyond_kernel(member: Member, loss: Loss) -> str | None:
 
 def _beyond_batched(member: Member, loss: Loss) -> str | None:
     """Why a member cannot be trained in step with others; None where it can."""
-    if member.config.bound:
+    if member.config.bound or member.config.plateau:
         return "some of its hyperparameters follow schedules"
     if member.masks:
         return "some of its weights are to stay zero"

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from pared.schedules import Cosine, State
+from pared.schedules import Cosine, Plateau, State
 from pared.training.bound import Bindings, Bound, private_loss
 from pared.training.masked import keep_silent
 from pared.types import Batch, Loss, Masks, Schedule
 
+NEVER = Plateau(1.0, factor=1.0)
 OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
@@ -32,7 +33,8 @@ class TrainingData(Protocol):
 class TrainConfig:
     """How a network is trained: pure data.
 
-    The learning rate of epoch e is `lr * schedule(e / epochs)`. `clip` bounds the norm of the whole gradient. With
+    The learning rate of epoch e is `lr * schedule(e / epochs)`, times what `plateau` makes of the validation losses so
+    far (of the training losses where there are no validation data). `clip` bounds the norm of the whole gradient. With
     `patience` training ends when the validation loss has not improved for so many epochs (infinity: never), and the
     best epoch's weights are returned; without it the last epoch's. What is `bound` follows its schedule from step to
     step: dropout, weight decay, a loss's weight, any number that is an attribute of a module (see `Bound`).
@@ -48,6 +50,7 @@ class TrainConfig:
     patience: float | None = None
     seed: int = 0
     bound: tuple[Bound, ...] = ()
+    plateau: Plateau | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1 or self.lr <= 0:
@@ -63,7 +66,7 @@ class Fit:
     """A trained network and how it got there.
 
     `curves` holds the loss per epoch under "train" and "validation" (empty without validation data). `states`
-    are those of bound schedules that follow the loss, by target; `resume` goes on from them.
+    are those of schedules that follow the loss, by target ("lr": the plateau's); `resume` goes on from them.
     """
 
     model: nn.Module
@@ -112,6 +115,8 @@ def fit(
     loss = private_loss(loss, config.bound)
     bindings = Bindings(config.bound, model, loss, optimiser)
     bindings.begin(resume.states if resume else {})
+    slowing = config.plateau or NEVER
+    state = (resume and resume.states.get("lr")) or slowing.begin()
     if masks:
         keep_silent(model, optimiser, masks)
     curves: dict[str, list[float]] = {"train": [], "validation": []}
@@ -121,13 +126,15 @@ def fit(
         torch.manual_seed(config.seed)
         for epoch, order in enumerate(sample_orders(len(split.train.x), config)):
             for group in optimiser.param_groups:
-                group["lr"] = config.lr * config.schedule(epoch / config.epochs)
+                group["lr"] = config.lr * config.schedule(epoch / config.epochs) * slowing.value(state)
             curves["train"].append(_epoch(model, split.train, order, config, loss, bindings, epoch))
             bindings.write((ended := epoch + 1) / config.epochs)
             if len(split.validation.x):
                 curves["validation"].append(evaluate_loss(model, split.validation, loss))
             if not finite(curves):
                 break
+            if config.plateau:
+                _, state = slowing.step(state, (curves["validation"] or curves["train"])[-1])
             if config.patience is not None:
                 if curves["validation"][-1] < best:
                     best, best_epoch = curves["validation"][-1], epoch
@@ -147,7 +154,7 @@ def fit(
         curves={name: tuple(values) for name, values in curves.items()},
         seed=config.seed,
         seconds=time.perf_counter() - started,
-        states=bindings.states,
+        states=bindings.states | ({"lr": state} if config.plateau else {}),
     )
 
 

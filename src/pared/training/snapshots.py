@@ -40,8 +40,8 @@ def snapshots(
     """
     if cycles < 1 or config.epochs % cycles:
         raise ValueError(f"{config.epochs} epochs cannot be cut in {cycles} equal cycles; give a multiple")
-    if config.bound:
-        raise ValueError("snapshots train in parts, each of its own schedule; leave bound hyperparameters out")
+    if config.bound or config.plateau:
+        raise ValueError("snapshots train in parts, each of its own schedule; leave bound and plateau out")
     fits: list[Fit] = []
     for cycle in range(cycles):
         part = replace(config, epochs=config.epochs // cycles, schedule=Cosine(), seed=config.seed + cycle)

@@ -11,7 +11,7 @@ from torch.nn.functional import mse_loss
 
 from pared.models.mlp import Activation
 from pared.models.recurrent import Cell
-from pared.schedules import Cosine
+from pared.schedules import HALVED, Cosine
 from pared.training.fit import TrainConfig, TrainingData
 from pared.tuning.checks import same_rows
 from pared.types import Batch, Loss
@@ -22,9 +22,10 @@ class Recipe:
     """Everything that rule-based tuning may change: pure data.
 
     `hidden` are the units of the hidden layers, recurrent ones where `cell` is given. `warm` is the share of the
-    training in which the learning rate rises; then it falls as half a cosine, or stays. `stop` "best" takes the weights
-    of the epoch with the lowest validation loss. `scale` brings inputs and numeric targets to mean 0
-    and deviation 1 on the training rows, `apart` leaves out training rows that validation holds too.
+    training in which the learning rate rises; then it falls as half a cosine, stays, or halves where the validation
+    loss stalls. `stop` "best" takes the weights of the epoch with the lowest validation loss. `scale` brings inputs and
+    numeric targets to mean 0 and deviation 1 on the training rows, `apart` leaves out training rows that validation
+    holds too.
     """
 
     hidden: tuple[int, ...] = (64,)
@@ -37,7 +38,7 @@ class Recipe:
     optimiser: str = "adam"
     weight_decay: float = 0.0
     clip: float | None = None
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "plateau"] = "cosine"
     warm: float = 0.0
     stop: Literal["last", "best"] = "last"
     scale: bool = False
@@ -55,6 +56,7 @@ class Recipe:
             schedule=Cosine(end=0.0 if self.schedule == "cosine" else 1.0, warm=self.warm),
             patience=math.inf if self.stop == "best" else None,
             seed=seed,
+            plateau=HALVED if self.schedule == "plateau" else None,
         )
 
     def as_dict(self) -> dict[str, Any]:
