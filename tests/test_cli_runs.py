@@ -146,6 +146,7 @@ def test_runs_are_shown_compared_and_noted(here):
     newest, first = sorted(kept("runs"), key=lambda run: -run.seed)
     assert pared("runs", "note", first.id[:8], "the [bold] one").exit_code == 0
     text = listed("show", first.id[:8])
+    assert "looked at; 1 other entries of these data did" in " ".join(text.split())
     for part in (first.id, first.finding, "the [bold] one", "settings.lr", "persistence", first.fingerprint):
         assert part in text
     marked = {line.split()[1] for line in listed("compare", first.id, newest.id).splitlines() if line.startswith("≠")}

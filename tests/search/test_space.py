@@ -1,12 +1,14 @@
 """Spaces: what contradicts itself is refused, points are checked, grids hold every point once, JSON brings it back."""
 
 import json
+import warnings
 from itertools import product
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pared.search.samplers import Proposals
 from pared.search.space import (
     Categorical,
     Conditional,
@@ -155,3 +157,12 @@ def test_json_that_is_no_space_is_told(content, words):
 def test_a_large_grid_is_counted_without_listing():
     parameters = {f"p{place}": Float(0.0, 1.0) for place in range(40)}
     assert grid_size(Space(parameters)) == 3**40
+
+
+def test_a_step_never_leads_beyond_the_range_and_optuna_does_not_warn():
+    steps = Float(0.0, 0.3, step=0.1)  # 3 * 0.1 is above 0.3
+    assert all(steps.holds(value) for value in steps.values(2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        points = [Proposals(Space({"a": steps}), "random", seed, 1).ask()[1] for seed in range(8)]
+    assert all(steps.holds(point["a"]) for point in points)

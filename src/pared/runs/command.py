@@ -62,8 +62,9 @@ def show_command(context: typer.Context, run: Id, store: Store = None) -> None:
     """Show all that is known of a run: settings, versions, networks, cuts, comparisons, trials, notes, traceback."""
     with clear_errors():
         database = _database(context, store)
-        found, screen = keeping.find(keeping.runs(database), run), _screen()
-        for line in whole(keeping.entry(database, found), keeping.notes(database, found)):
+        runs = keeping.runs(database)
+        found, screen = keeping.find(runs, run), _screen()
+        for line in whole(keeping.entry(database, found), keeping.notes(database, found), runs):
             screen.print(line)
 
 

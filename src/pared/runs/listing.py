@@ -38,20 +38,36 @@ def listing(runs: Sequence[Run], width: int) -> Table:
     return found
 
 
-def whole(entry: Entry, notes: Sequence[Note]) -> list[Any]:
-    """Everything that is known of a run, for the screen."""
+def whole(entry: Entry, notes: Sequence[Note], runs: Sequence[Run] = ()) -> list[Any]:
+    """Everything that is known of a run, for the screen; `runs` are all, which may have seen the same test data."""
     run = entry.run
     known = [(name, plain(getattr(run, name))) for name in FIELDS if name not in LONG]
     lines: list[Any] = [f"[bold]{escape(run.id)}[/]", escape(run.finding or "")]
     lines += [f"[yellow]Note:[/] {escape(each)}" for each in run.remarks]
     lines += [f"[cyan]{escape(moment(note.written))}[/] {escape(note.text)}" for note in notes]
-    lines.append(_pairs([*((name, text) for name, text in known if text), *_settings(run)]))
+    pairs = [*((name, text) for name, text in known if text), ("test data", test_looks(run, runs))]
+    lines.append(_pairs([*pairs, *_settings(run)]))
     for title, rows in _parts(entry).items():
         if rows:
             lines += ["", f"[bold]{title}[/]", _rows(rows)]
     if run.reason:
         lines += ["", f"[red]{escape(run.reason)}[/]", escape(run.traceback or "")]
     return lines
+
+
+def test_looks(run: Run, runs: Sequence[Run]) -> str:
+    """Whether a run looked at test data, and how many others of the same data did: a look makes the next worth less."""
+    others = [
+        each
+        for each in runs
+        if each.id != run.id and run.fingerprint is not None and each.fingerprint == run.fingerprint and _opened(each)
+    ]
+    own = "looked at" if _opened(run) else "not looked at"
+    return f"{own}; {len(others)} other entries of these data did"
+
+
+def _opened(run: Run) -> bool:
+    return run.before is not None or run.after is not None
 
 
 def side_by_side(runs: Sequence[Run]) -> Table:

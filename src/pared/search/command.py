@@ -246,7 +246,7 @@ def _base(
     if stored is None:
         return base
     own = {name: tuple(value) if isinstance(value, list) else value for name, value in stored["base"].items()}
-    return type(base)(**own | {"epochs": base.epochs} | ({"horizon": base.horizon} if "horizon" in own else {}))
+    return type(base)(**own | {"epochs": base.epochs} | ({"horizon": options["horizon"]} if "horizon" in own else {}))
 
 
 def _space(file: Path | None, stored: Mapping[str, Any] | None) -> Space | None:

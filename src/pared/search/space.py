@@ -37,7 +37,7 @@ class Float:
         """All multiples of the step, or `levels` values from end to end."""
         if self.step is not None:
             count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
-            return tuple(self.low + place * self.step for place in range(count))
+            return tuple(min(self.high, self.low + place * self.step) for place in range(count))
         return _levels(self.low, self.high, self.log, levels)
 
     def holds(self, value: Scalar) -> bool:
