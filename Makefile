@@ -28,6 +28,7 @@ docs: $(READY)
 	$(BIN)/python docs/what_can_be_cut.py > docs/what-can-be-cut.md
 	$(BIN)/python docs/criteria.py > docs/criteria.md
 	$(BIN)/python docs/what_works.py > docs/what-works.md
+	$(BIN)/python docs/search_methods.py > docs/search-methods.md
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -36,8 +36,8 @@ ALL_COLUMNS = ("search", "studies", "mean regret", "pared's minus this", "optimi
 
 HEAD = """# Searches, measured
 
-This page is written by `docs/search_methods.py` from `benchmarks/results/search_methods.json`, `search_conditions.json` and
-`search.json`; do not edit it. `make docs` writes it anew.
+This page is written by `docs/search_methods.py` from `benchmarks/results/search_methods.json`, `search_conditions.json`
+and `search.json`; do not edit it. `make docs` writes it anew.
 
 The searches are Optuna's samplers ({optuna}) as its manual shows them, where the best trial wins. Each of them is
 `pared search --sampler` and a word; pared then adds what its own row adds to TPE: the best few are confirmed on fresh
@@ -45,53 +45,58 @@ seeds. {trials} evaluations a study of published tables of trained networks (sim
 
 ## Every figure, on {tables} tables
 
-{names}; {studies} studies a table (Gaussian process: {gp}).
+{names}; {studies} studies a table (Gaussian process: {gp}; 8 at a time: 10). The run went through the tables in
+their order and was ended here for lack of machine time.
 
 """
 
 MEANING = """
-- **Final regret**: the error of the chosen network on seeds that no search saw; 0 = the best point of the table, 1 = its
-  median point.
+- **Final regret**: the error of the chosen network on seeds that no search saw; 0 = the best point of the table, 1 =
+  its median point.
 - **Near**: the first evaluated point whose regret, the mean over all seeds, is at most 0.05, whether the search notices
   or not; came near = share of studies. pared tries {searching} points and keeps {confirming} evaluations to confirm.
-- **Failed**: studies that end with a regret over 0.5. No training of these tables raises. Where one does, `pared search`
-  keeps its traceback and goes on; Optuna's `optimize` ends the study unless it is given `catch=`.
+- **Failed**: studies that end with a regret over 0.5. No training of these tables raises. Where one does, `pared
+  search` keeps its traceback and goes on; Optuna's `optimize` ends the study unless it is given `catch=`.
 - **Optimism**: regret minus what the search reported, the mean with its 95 % interval; above 0 = the score flattered.
 - **ms a proposal**: processor time of the search itself, no training.
 - **8 at a time** (parallelism): what is added to the mean regret where 8 points are asked for before the first is told,
   with its 95 % interval. It is how `pared search` asks by default (`--lag`), whatever the number of processors.
 - **Conditions**: the error found where parameters are there only beside one choice of another, as a multiple of random
-  search's (`benchmarks/search_conditions.py`): 1 = what is conditional is drawn by lot.
+  search's (`benchmarks/search_conditions.py`): 1 = what is conditional is drawn by lot. The grid has 13 cells there.
 - **Lines**: of code of a user who searches four parameters (`benchmarks/search_code.py`); for data in a CSV file
   `pared search` takes one command and no code.
 
 ## Regret and optimism, on {all_tables} tables
 
-{all_names}. Means with 95 % intervals over tables and studies; the third column pairs them: below 0 = pared's regret is
-smaller.
+{all_names}. Means with 95 % intervals over tables and studies; "pared's minus this" pairs them: below 0 = pared's
+regret is smaller.
 
 """
 
 ADVICE = """
 ## Which one
 
-**Beginners, small data**: `pared run DATA --search 40`, no code. Its score can be believed: optimism {pared_optimism},
-against {tpe_optimism} for the best score of TPE and {random_optimism} of random search. A grid is for two or three
-parameters: 60 cells of a coarse one came near in {grid_near} of the studies, random search in {random_near}, TPE in
-{tpe_near}. `pared search` counts the cells before it begins and refuses a grid that the trials do not cover.
+**Beginners, small data**: `pared run DATA --search 40`, no code. Its score can be believed: optimism
+{pared_optimism}, against {tpe_optimism} for the best score of TPE and {random_optimism} of random search.
+A grid is for two or three parameters: 60 cells of a coarse one came near in {grid_near} of the studies, random search
+in {random_near}, TPE in {tpe_near}. `pared search` counts the cells before it begins and refuses a grid that the
+trials do not cover.
 
-**Medium projects**: the default sampler, 60 to 100 trials. Over random search pared's search gains {random_gain} of the way
-from the median to the best network, over TPE alone {tpe_gain}. `--sampler gp` is not told apart from it ({gp_gain}); a
-proposal takes {gp_ms} ms against {tpe_ms}, so it suits trainings of several seconds, and spaces without conditions, on which its
-error was {gp_condition} times random search's (TPE: {tpe_condition}). `--stopping asha` where trainings are long.
+**Medium projects**: the default sampler, 60 to 100 trials. Over random search pared's search gains {random_gain}
+of the way from the median to the best network, over TPE alone {tpe_gain}. A Gaussian process is not told apart
+from it ({gp_gain}, pared's gain); a proposal takes it {gp_ms} ms against {tpe_ms}, so it suits trainings of several
+seconds, and spaces without conditions: with them its error was {gp_condition} times random search's (TPE:
+{tpe_condition}).
+`--stopping asha` where trainings are long.
 
-**Large projects**: TPE where the space has conditions, CMA-ES where it has numbers only ({cmaes_ms} ms a proposal, near in
-{cmaes_near} of the studies), NSGA-II for several objectives (12 a generation: with 50, most of 60 trials are the random first
-generation). More than 8 at a time: `--lag 16 --jobs 16`; all intervals in "8 at a time" hold 0. Every search can be
-killed and resumed, and all of them are in the list of runs.
+**Large projects**: TPE where the space has conditions; CMA-ES where it has numbers only ({cmaes_ms} ms a proposal, near
+in {cmaes_near} of the studies); NSGA-II for several objectives, with 12 a generation as `--sampler nsga2` has it: with
+50, most of 60 trials are the random first generation. More than 8 at a time: `--lag 16 --jobs 16`; every interval of
+"8 at a time" holds 0, so that asking ahead was not seen to cost anything, nor shown to cost nothing. Every search can
+be killed and resumed, and is in the list of runs.
 
-Measured on {processor}; times depend on the machine, the rest does not. The tables are of small dense networks: what they say
-of recurrent ones, of larger spaces and of more trials is a guess.
+Measured on {processor}; times depend on the machine, the rest does not. The tables are of small dense networks:
+what they say of recurrent ones, of larger spaces and of more trials is a guess.
 """
 
 

@@ -10,7 +10,12 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 @pytest.mark.parametrize(
     ("program", "page"),
-    [("what_can_be_cut", "what-can-be-cut.md"), ("criteria", "criteria.md"), ("what_works", "what-works.md")],
+    [
+        ("what_can_be_cut", "what-can-be-cut.md"),
+        ("criteria", "criteria.md"),
+        ("what_works", "what-works.md"),
+        ("search_methods", "search-methods.md"),
+    ],
 )
 def test_the_page_is_up_to_date(program, page):
     spec = importlib.util.spec_from_file_location(program, DOCS / f"{program}.py")
