@@ -1,9 +1,9 @@
 """Mixtures of recurrent experts on a series whose law changes: grown by splits, beside one LSTM of as many weights.
 
-Fixed beforehand: LSTMs of 6 units as experts and gate, grown from 1 to 4 experts at 10, 20 and 30 of 60 epochs, noise
-0.1, Adam at 0.01; 1,500 windows of 6 steps, one step ahead; 10 seeds, each on a series of its own. A law's first step
-cannot be foreseen, by which the MSE has a floor; the median error has none. Tried on another seed before, noises of 0.4
-and more did no better than 0.1.
+Fixed beforehand: LSTMs of 6 units as experts and gate, grown from 1 to 4 experts at 10, 20 and 30 of 50 epochs, noise
+0.1, Adam at 0.02; 1,500 windows of 4 steps, one step ahead; 10 seeds, each on a series of its own. A law's first step
+cannot be foreseen, by which the MSE has a floor; the median error has none. On another seed, tried before for longer,
+mixtures with noises of 0.1, 0.4, infinity and one that falls from 1 to 0.1 all stayed behind one LSTM.
 """
 
 from dataclasses import dataclass, replace
@@ -19,11 +19,11 @@ from torch import nn
 from pared.data import switching, windows
 from pared.growth import MixtureLoss, grow_experts
 from pared.models import Experts, Forecaster
-from pared.training import TrainConfig, fit
+from pared.training import TrainConfig, fit, fit_many
 from pared.types import Batch
 
-SEEDS, WINDOW, ROWS, TESTED = range(10), 6, 1500, 4000
-CONFIG, EVERY, MOST = TrainConfig(epochs=60, lr=1e-2, batch_size=200), 10, 4
+SEEDS, WINDOW, ROWS, TESTED = range(10), 4, 1500, 4000
+CONFIG, EVERY, MOST = TrainConfig(epochs=50, lr=2e-2, batch_size=250), 10, 4
 MEDIAN = Measure("ln of the median squared test error, lower is better", float(np.log(1.05)), True)
 DATA = "three chaotic maps in turn, 100 steps each on average"
 
@@ -70,7 +70,7 @@ def measured(seed: int, kind: str) -> tuple[float, float, float]:
     elif kind == "fixed":
         model = fit(mixture(MOST, seed), data, config, MixtureLoss()).model
     else:
-        model = fit(single(seed), data, config).model
+        model = fit_many([single(seed)], [data], [config])[0].model
     with torch.no_grad():
         errors = (model.eval()(data.test.x) - data.test.y).square()
         share = model.parts(data.test.x)[1].exp().mean(0).max() if isinstance(model, Experts) else torch.ones(())
@@ -90,7 +90,7 @@ def main() -> None:
     rows = []
     for one, two in (("grown", "single"), ("grown", "fixed"), ("fixed", "single")):
         alone = sum(share > 0.9 for _, _, share in found[one][0])
-        note = f"one expert has more than 90 % of the shares in {alone} of {len(SEEDS)} seeds"
+        note = f"one expert has more than 90 % of the shares in {alone} of {len(SEEDS)} seeds; one LSTM by the kernel"
         for place, measure in enumerate((LOG_ERROR, MEDIAN)):
             ours, theirs = (
                 Arm(NAMES[kind], tuple(value[place] for value in found[kind][0]), found[kind][1]) for kind in (one, two)
