@@ -7,7 +7,10 @@ import sys
 import time
 from pathlib import Path
 
+from sqlalchemy import make_url
+
 from pared.search.actors import Cluster
+from pared.search.places import Place
 from pared.search.space import Categorical, Conditional, Float, Int, PowerOfTwo, Space
 from pared.search.story import SearchSettings, search
 from pared.search.workers import timed
@@ -85,9 +88,11 @@ class AnyOrder:
         return task, *timed(self._call, task, 0)
 
 
-if __name__ == "__main__":  # python searching.py FOLDER TRIALS JOBS [ADDRESS of a Ray cluster]
+if __name__ == "__main__":  # python searching.py FOLDER TRIALS JOBS [ADDRESS of a Ray cluster, or URL of PostgreSQL]
     folder, trials, jobs = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     import searching
 
-    jobs = Cluster(jobs, sys.argv[4]) if len(sys.argv) > 4 else jobs
-    search(searching.slow, SPACE, SearchSettings(trials, seed=3, lag=4), folder=folder, jobs=jobs)
+    other = sys.argv[4] if len(sys.argv) > 4 else ""
+    place = Place(folder, make_url(other) if "://" in other else None)
+    jobs = Cluster(jobs, other) if other and place.server is None else jobs
+    search(searching.slow, SPACE, SearchSettings(trials, seed=3, lag=4), folder=place, jobs=jobs)

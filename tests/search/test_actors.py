@@ -15,7 +15,8 @@ from pared.search import Cluster, SearchError, SearchSettings, search
 from pared.search import actors as actors_module
 from pared.search import workers as workers_module
 from pared.search.actors import actors
-from pared.search.book import FILE, Book
+from pared.search.book import Book
+from pared.search.places import FILE, in_folder
 from pared.search.story import _Function
 from pared.search.trials import Failure, Key, Task
 from pared.types import DataError
@@ -98,13 +99,13 @@ def test_a_driver_that_was_killed_goes_on_to_the_search_of_one_process(cluster, 
     command = [sys.executable, searching.__file__, str(tmp_path), "40", "2", cluster.address]
     run = subprocess.Popen(command, env=environment(), start_new_session=True)
     try:
-        while not (tmp_path / FILE).exists() or len(Book(tmp_path / FILE).keys()) < 5:
+        while not (tmp_path / FILE).exists() or len(Book(in_folder(tmp_path)).keys()) < 5:
             assert run.poll() is None
             time.sleep(0.05)
     finally:
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
-    kept = len(Book(tmp_path / FILE).keys())
+    kept = len(Book(in_folder(tmp_path)).keys())
     settings = SearchSettings(40, seed=3, lag=4)
     found = search(searching.slow, searching.SPACE, settings, folder=tmp_path, jobs=Cluster(2, cluster.address))
     assert 5 <= kept < found.evaluations

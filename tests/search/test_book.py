@@ -1,14 +1,18 @@
 """The book: what was evaluated comes back; what changed, is locked, full or damaged is told in one line."""
 
+import shutil
 import sqlite3
 from contextlib import closing
 
 import optuna
 import pytest
 from filelock import FileLock
+from sqlalchemy import make_url
 
-from pared.search import Float, SearchError, SearchSettings, Space, book, search
-from pared.search.book import FILE, LOCK, opened
+import postgres
+from pared.search import Float, SearchError, SearchSettings, Space, book, places, search
+from pared.search.book import opened
+from pared.search.places import FILE, LOCK, POINTER, Place, found_in
 from pared.search.trials import Evaluation, Failure, Key, Task
 from searching import SPACE, noisy
 
@@ -66,7 +70,7 @@ def test_two_processes_cannot_work_on_one_search(tmp_path):
 
 
 def test_a_locked_file_is_one_clear_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(book, "WAIT", 0.1)
+    monkeypatch.setattr(places, "WAIT", 0.1)
     with opened(tmp_path, ABOUT, 1) as own, closing(sqlite3.connect(tmp_path / FILE)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(SearchError, match=r"locked\); another program writes to it.*--resume") as told:
@@ -78,15 +82,15 @@ def test_a_locked_file_is_one_clear_line(tmp_path, monkeypatch):
 
 @slow
 def test_a_full_disk_is_one_clear_line_and_finished_trials_are_kept(tmp_path, monkeypatch):
-    prepare = book._prepare
+    journal = places._journal
 
     def small(connection, record):
-        prepare(connection, record)
+        journal(connection, record)
         connection.execute(f"PRAGMA max_page_count = {connection.execute('PRAGMA page_count').fetchone()[0] + 2}")
 
     with opened(tmp_path, ABOUT, 1):
         pass
-    monkeypatch.setattr(book, "_prepare", small)
+    monkeypatch.setattr(places, "_journal", small)
     large = Failure("ValueError", "x" * 1500)
     written = 0
     with opened(tmp_path, ABOUT, 1) as own:
@@ -133,3 +137,46 @@ def test_optuna_finds_the_trials_in_the_same_file(tmp_path):
     with closing(sqlite3.connect(tmp_path / FILE)) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with postgres.database() as url:
+        yield make_url(url)
+
+
+@slow
+def test_results_come_back_from_postgresql_and_no_password_is_written(tmp_path, server):
+    place = Place(tmp_path / "search-my-seed0", server.set(password="secret"))
+    with opened(place, ABOUT, 1) as first:
+        first.write(TASK, RESULTS[0], 0.5)
+        with pytest.raises(SearchError, match="another process is at work in"):
+            opened(place, ABOUT, 1).__enter__()
+    assert {path.name for path in place.folder.iterdir()} == {LOCK, POINTER}
+    assert all(b"secret" not in path.read_bytes() for path in place.folder.iterdir())
+    assert "secret" not in f"{place} {found_in(place)!r} {found_in(place)}"
+    with opened(place.folder, ABOUT, 1) as second:  # study.json says where
+        assert repr(second.find(TASK)) == repr(RESULTS[0])
+    with pytest.raises(SearchError, match=r"the book of this search is .*leave --book out, or name that"):
+        opened(Place(place.folder, server.set(database="other")), ABOUT, 1).__enter__()
+    with pytest.raises(SearchError, match=r"seed: 0 there, 1 here"):
+        opened(place, ABOUT | {"settings": {"seed": 1}}, 1).__enter__()
+
+
+@slow
+def test_a_copy_of_the_folder_is_no_second_search(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(places, "WAIT", 1)
+    with opened(Place(tmp_path / "one", server), ABOUT, 1):
+        shutil.copytree(tmp_path / "one", tmp_path / "two", ignore=shutil.ignore_patterns(LOCK))
+        with pytest.raises(SearchError, match=r"lock timeout\); another program writes to it"):
+            opened(tmp_path / "two", ABOUT, 1).__enter__()
+
+
+@slow
+def test_a_server_that_is_not_there_is_one_clear_line_and_leaves_nothing(tmp_path):
+    place = Place(tmp_path, make_url("postgresql+psycopg://pared:secret@127.0.0.1:1/none"))
+    with pytest.raises(SearchError, match=r"cannot be used \(.*\); see that the server is there") as told:
+        opened(place, ABOUT, 1).__enter__()
+    assert "secret" not in str(told.value)
+    assert "\n" not in str(told.value)
+    assert list(tmp_path.iterdir()) == []

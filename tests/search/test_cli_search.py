@@ -189,3 +189,13 @@ def test_data_on_which_nothing_can_be_trained_stop_the_search_with_the_commonest
     (here / "space.json").write_text(json.dumps(space))
     result = pared("search", "my.csv", *SMALL)
     assert_refused(result, "none of the first 10 trials came to an end", "diverged")
+
+
+def test_a_book_that_is_no_postgresql_database_is_told(here):
+    refused = pared("search", "my.csv", *SMALL, "--book", "mysql+pymysql://me:secret@host/db")
+    assert "secret" not in refused.stderr
+    assert_refused(pared("search", "my.csv", *SMALL, "--book", "sqlite:///x.db"), "--book is for PostgreSQL")
+    unreachable = pared("search", "my.csv", *SMALL, "--book", "postgresql://me:secret@127.0.0.1:1/db")
+    assert_refused(unreachable, "postgresql+psycopg://me@127.0.0.1:1/db", "see that the server is there")
+    assert "secret" not in unreachable.stderr
+    assert not (here / "runs").exists()

@@ -26,17 +26,22 @@ def located(store: str | None, base: Path) -> URL:
     if store is None or "://" not in store:
         path = base if store is None else Path(store)
         return URL.create("sqlite", database=str(path / FILE if store is None or path.is_dir() else path))
+    return server_of(store, "--store")
+
+
+def server_of(text: str, option: str) -> URL:
+    """The database that a URL means. Raises StoreError, naming the option, where it cannot be one."""
     try:
-        url = make_url(store)
+        url = make_url(text)
         if url.get_backend_name() == "postgresql" and "+" not in url.drivername:
             url = url.set(drivername="postgresql+psycopg")
         create_engine(url).dispose()
     except ModuleNotFoundError as error:
         package = "'pared[postgres]'" if error.name == "psycopg" else error.name
-        raise StoreError(f"--store {shown(url)} needs the package {error.name}: pip install {package}") from error
+        raise StoreError(f"{option} {shown(url)} needs the package {error.name}: pip install {package}") from error
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
         raise StoreError(
-            "--store must be a SQLite file, or a URL such as postgresql://user@host/database; "
+            f"{option} must be a SQLite file, or a URL such as postgresql://user@host/database; "
             f"SQLAlchemy says: {str(error).splitlines()[0]}"
         ) from error
     return url

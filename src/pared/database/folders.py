@@ -14,8 +14,9 @@ from pared.database import provenance
 from pared.database.entries import Compared, Cut, Entry, Fit, Run, Trial
 from pared.database.provenance import Provenance
 from pared.findings import mean_test_metric
-from pared.search.book import FILE as BOOK
-from pared.search.book import about_of, rows_of
+from pared.search.book import about_of, is_begun, rows_of
+from pared.search.places import FILE as BOOK
+from pared.search.places import POINTER
 from pared.types import DataError
 
 SEARCH, RESULTS, RETUNE, PARTS = "search.json", "results.json", "retune.json", "parts"
@@ -57,7 +58,7 @@ def _reader(folder: Path) -> Callable[[Path, Run], Entry] | None:
         return _of_run
     if (folder / RETUNE).is_file():
         return _of_retuning
-    if (folder / SEARCH).is_file() or (folder / BOOK).is_file():
+    if (folder / SEARCH).is_file() or is_begun(folder):
         return _of_search
     if (folder / PARTS).is_dir():
         return _of_replication
@@ -66,7 +67,7 @@ def _reader(folder: Path) -> Callable[[Path, Run], Entry] | None:
 
 def _bare(folder: Path) -> Run:
     """Of a folder without a provenance.json: known by its record, begun when that was written."""
-    files = [folder / name for name in (*FILES, "settings.json")]
+    files = [folder / name for name in (*FILES, POINTER, "settings.json")]
     first = next(path for path in files if path.is_file())
     key = hashlib.sha256(first.read_bytes()).hexdigest()[:32]
     written = datetime.fromtimestamp(first.stat().st_mtime, UTC).isoformat(timespec="seconds")
@@ -142,7 +143,7 @@ def _of_search(folder: Path, run: Run) -> Entry:
     record = _json(path) if path.is_file() else {}
     known = record or about
     test = record.get("test") or {}
-    trials = [Trial(number=row.pop("trial"), **row) for row in rows_of(folder)] if (folder / BOOK).is_file() else []
+    trials = [Trial(number=row.pop("trial"), **row) for row in rows_of(folder)]
     spent = sum(trial.seconds or 0.0 for trial in trials)
     run = replace(
         run,

@@ -1,6 +1,6 @@
-"""The book of a search: study.db (SQLite), one row an evaluation, kept for good as soon as it is made.
+"""The book of a search: one row an evaluation, kept for good as soon as it is made, in study.db (SQLite) or PostgreSQL.
 
-The rows are what a search goes on from. The same file holds the study as Optuna keeps it, for `optuna-dashboard`.
+The rows are what a search goes on from. The same database holds the study as Optuna keeps it, for `optuna-dashboard`.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from sqlalchemy import (
     Column,
+    Connection,
     Engine,
     Float,
     Integer,
@@ -22,11 +23,24 @@ from sqlalchemy import (
     RowMapping,
     String,
     Table,
-    create_engine,
-    event,
+    text,
 )
-from sqlalchemy.exc import SQLAlchemyError
 
+from pared.search.places import (
+    LOCK,
+    POINTER,
+    Database,
+    Place,
+    alone,
+    clear,
+    connecting,
+    engine_of,
+    found_in,
+    in_folder,
+    on_server,
+    point_to,
+    prepare,
+)
 from pared.search.samplers import quiet
 from pared.search.space import Point, key
 from pared.search.trials import (
@@ -44,10 +58,7 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
-FILE, LOCK = "study.db", "study.lock"
 STUDY = "pared"
-WAIT = 10
-"""Seconds to wait for another program that writes to the file."""
 
 _TABLES = MetaData()
 _ABOUT = Table("pared_search", _TABLES, Column("id", Integer, primary_key=True), Column("about", String))
@@ -67,13 +78,13 @@ _ROWS = Table(
 
 
 class Book:
-    """What has been evaluated so far; without a file it is kept in memory alone."""
+    """What has been evaluated so far; without a database it is kept in memory alone."""
 
-    def __init__(self, path: Path | None = None) -> None:
-        self.path = path
+    def __init__(self, database: Database | None = None) -> None:
+        self.database = database
         self.seconds: dict[Key, float] = {}
         self._rows: dict[Key, tuple[Point, Result]] = {}
-        self._engine = None if path is None else _engine(path)
+        self._engine = None if database is None else engine_of(database)
         self._mirror: tuple[Study, RDBStorage] | None = None
         self._told = self._there = 0
         if self._engine is not None:
@@ -96,27 +107,27 @@ class Book:
         return list(self._rows)
 
     def write(self, task: Task, result: Result, seconds: float) -> None:
-        """Keeps a result. Raises SearchError where the file cannot be written."""
+        """Keeps a result. Raises SearchError where it cannot be written."""
         self._rows[task.key] = task.point, result
         self.seconds[task.key] = seconds
         if self._engine is not None:
-            with _clear(self.path), self._engine.begin() as connection:
+            with clear(self.database), self._engine.begin() as connection:
                 connection.execute(_ROWS.insert().values(_as_row(task, result, seconds)))
 
     def mirror(self, trial: "FrozenTrial") -> None:
         """Adds the next trial to the study for the dashboard, unless it is there from before."""
-        if self.path is None:
+        if self.database is None:
             return
-        with _clear(self.path), quiet():
+        with clear(self.database), quiet():
             if self._mirror is None:
-                self._mirror = _study(self.path)
+                self._mirror = _study(self.database)
                 self._there = len(self._mirror[0].get_trials(deepcopy=False))
             self._told += 1
             if self._told > self._there:
                 self._mirror[0].add_trial(trial)
 
     def close(self) -> None:
-        """Lets go of the file; the last to do so folds its write-ahead log into it."""
+        """Lets go of the database; the last to do so folds a file's write-ahead log into it."""
         if self._mirror is not None:
             self._mirror[1].remove_session()
             self._mirror[1].engine.dispose()
@@ -124,7 +135,7 @@ class Book:
             self._engine.dispose()
 
     def _read(self, engine: Engine) -> None:
-        with _clear(self.path), engine.connect() as connection:
+        with clear(self.database), engine.connect() as connection:
             for row in connection.execute(_ROWS.select()).mappings():
                 found = Key(row["stage"], row["trial"], row["seed"])
                 self._rows[found] = json.loads(row["point"]), _result(row)
@@ -132,67 +143,86 @@ class Book:
 
 
 @contextmanager
-def opened(folder: Path | None, about: Mapping[str, Any], objectives: int) -> Iterator[Book]:
-    """The book of a folder, new or the one that lies there; no other process can open it meanwhile.
+def opened(where: Place | Path | None, about: Mapping[str, Any], objectives: int) -> Iterator[Book]:
+    """The book of a folder, new or the one that it has; no other process can open it meanwhile.
 
     `about` says what is searched, as JSON holds it: data, space, settings.
-    Raises: SearchError where the folder holds another search, another process works on it, or the file is damaged.
+    Raises: SearchError where the folder has another search, another process works on it, or the database refuses.
     """
-    if folder is None:
+    if where is None:
         yield Book()
         return
-    path = folder / FILE
-    if "?" in str(path):
+    place = where if isinstance(where, Place) else Place(where)
+    if "?" in str(place.folder):
         raise SearchError(
-            f"{path} holds a question mark, which the database would not understand; choose another folder"
+            f"{place.folder} holds a question mark, which the database would not understand; choose another folder"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    place.folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / LOCK, timeout=0), _begun(path, about, objectives):
-            book = Book(path)
+        with (
+            FileLock(place.folder / LOCK, timeout=0),
+            _begun(place, about, objectives) as database,
+            alone(database),
+        ):
+            book = Book(database)
             try:
                 yield book
             finally:
                 book.close()
     except Timeout as error:
-        raise SearchError(f"another process is at work in {folder}; wait for it, or choose another --out") from error
+        raise SearchError(
+            f"another process is at work in {place.folder}; wait for it, or choose another --out"
+        ) from error
 
 
 @contextmanager
-def _begun(path: Path, about: Mapping[str, Any], objectives: int) -> Iterator[None]:
-    """The file is there, and about this; the lock goes where it is not."""
+def _begun(place: Place, about: Mapping[str, Any], objectives: int) -> Iterator[Database]:
+    """The database is there, and about this; the lock goes where it is not."""
     try:
-        if path.exists():
-            _check(path, about)
+        database = found_in(place)
+        if database is None:
+            database = _made(place, about, objectives)
         else:
-            _create(path, about, objectives)
-        yield
+            _check(database, place.folder, about)
+        yield database
     finally:
-        if not path.exists():
-            path.with_name(LOCK).unlink(missing_ok=True)
+        if not is_begun(place.folder):
+            (place.folder / LOCK).unlink(missing_ok=True)
 
 
-def about_of(folder: Path) -> dict[str, Any] | None:
-    """What a folder's search is about; None where it holds none. Raises SearchError where its file is damaged."""
-    path = folder / FILE
-    if not path.exists():
-        return None
-    engine = _engine(path)
-    try:
-        with _clear(path), engine.connect() as connection:
-            content: dict[str, Any] = json.loads(connection.execute(_ABOUT.select()).mappings().one()["about"])
-            return content
-    finally:
-        engine.dispose()
+def is_begun(folder: Path) -> bool:
+    """Whether a folder has a book, here or elsewhere."""
+    return in_folder(folder).is_there or (folder / POINTER).exists()
+
+
+def about_of(where: Place | Path) -> dict[str, Any] | None:
+    """What a folder's search is about; None where it has none. Raises SearchError where its book cannot be read."""
+    database = found_in(where if isinstance(where, Place) else Place(where))
+    return None if database is None else about_in(database)
+
+
+def about_in(database: Database) -> dict[str, Any]:
+    """What the search of a book is about."""
+    with _reading(database) as connection:
+        content: dict[str, Any] = json.loads(connection.execute(_ABOUT.select()).mappings().one()["about"])
+        return content
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """All evaluations that a folder's file holds, as plain data. Raises SearchError where it is damaged."""
-    path = folder / FILE
-    engine = _engine(path)
+    """All evaluations in the book of a folder, as plain data. Raises SearchError where it cannot be read."""
+    database = found_in(Place(folder))
+    if database is None:
+        return []
+    with _reading(database) as connection:
+        return [_plain(row) for row in connection.execute(_ROWS.select()).mappings()]
+
+
+@contextmanager
+def _reading(database: Database) -> Iterator[Connection]:
+    engine = engine_of(database)
     try:
-        with _clear(path), engine.connect() as connection:
-            return [_plain(row) for row in connection.execute(_ROWS.select()).mappings()]
+        with clear(database), engine.connect() as connection:
+            yield connection
     finally:
         engine.dispose()
 
@@ -202,16 +232,16 @@ def _plain(row: RowMapping) -> dict[str, Any]:
     return {**row, **read, "curves": json.loads(zlib.decompress(row["curves"])) if row["curves"] else None}
 
 
-def _check(path: Path, about: Mapping[str, Any]) -> None:
-    """Raises SearchError where the file is about something else; more or fewer trials are no difference."""
-    found = about_of(path.parent) or {}
+def _check(database: Database, folder: Path, about: Mapping[str, Any]) -> None:
+    """Raises SearchError where the book is about something else; more or fewer trials are no difference."""
+    found = about_in(database)
     if {**found, "trials": None} != {**about, "trials": None}:
         raise SearchError(
-            f"{path.parent} holds a search with other settings ({difference(found, about)}); repeat the command that "
+            f"{folder} holds a search with other settings ({difference(found, about)}); repeat the command that "
             "began it, or start anew: without --resume, or in another folder"
         )
-    engine = _engine(path)
-    with _clear(path), engine.begin() as connection:
+    engine = engine_of(database)
+    with clear(database), engine.begin() as connection:
         connection.execute(_ABOUT.update().values(about=json.dumps(about)))
     engine.dispose()
 
@@ -229,25 +259,55 @@ def difference(found: Any, wanted: Any, name: str = "format") -> str:
     return f"{name}: {found} there, {wanted} here"
 
 
-def _create(path: Path, about: Mapping[str, Any], objectives: int) -> None:
-    """Makes the file whole or not at all."""
-    import optuna
-
+def _made(place: Place, about: Mapping[str, Any], objectives: int) -> Database:
+    """Makes a book whole or not at all."""
+    if place.server is not None:
+        return _made_on_server(place, about, objectives)
+    database = in_folder(place.folder)
+    path = Path(str(database.url.database))
     beside = path.with_suffix(".new")
     _clean(beside)
     try:
-        with _clear(path), quiet():
-            storage = optuna.storages.RDBStorage(f"sqlite:///{beside}")
-            optuna.create_study(storage=storage, study_name=STUDY, directions=["minimize"] * objectives)
-            storage.engine.dispose()
-            engine = _engine(beside)
-            _TABLES.create_all(engine)
-            with engine.begin() as connection:
-                connection.execute(_ABOUT.insert().values(id=1, about=json.dumps(about)))
-            engine.dispose()  # the last connection folds the write-ahead log into the file
+        with clear(database):
+            _fill(Database(database.url.set(database=str(beside))), about, objectives)
         os.replace(beside, path)
     finally:
         _clean(beside)
+    return database
+
+
+def _made_on_server(place: Place, about: Mapping[str, Any], objectives: int) -> Database:
+    database = on_server(place)
+    engine = engine_of(database)
+    try:
+        with clear(database):
+            with engine.begin() as connection:
+                connection.execute(text(f"CREATE SCHEMA {database.schema}"))
+            try:
+                _fill(database, about, objectives)
+                point_to(database, place.folder)
+            except BaseException:
+                with engine.begin() as connection:
+                    connection.execute(text(f"DROP SCHEMA {database.schema} CASCADE"))
+                raise
+    finally:
+        engine.dispose()
+    return database
+
+
+def _fill(database: Database, about: Mapping[str, Any], objectives: int) -> None:
+    """The study and the tables of a new book."""
+    import optuna
+
+    with quiet():
+        storage = _storage(database)
+        optuna.create_study(storage=storage, study_name=STUDY, directions=["minimize"] * objectives)
+        storage.engine.dispose()
+    engine = engine_of(database)
+    _TABLES.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(_ABOUT.insert().values(id=1, about=json.dumps(about)))
+    engine.dispose()  # the last connection folds a file's write-ahead log into it
 
 
 def _clean(path: Path) -> None:
@@ -256,43 +316,19 @@ def _clean(path: Path) -> None:
         each.unlink()
 
 
-def _study(path: Path) -> "tuple[Study, RDBStorage]":
+def _study(database: Database) -> "tuple[Study, RDBStorage]":
     import optuna
 
-    storage = optuna.storages.RDBStorage(
-        f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": WAIT}}, skip_compatibility_check=True
-    )
-    event.listen(storage.engine, "connect", _prepare)
+    storage = _storage(database, skip_compatibility_check=True)
+    prepare(storage.engine)
     return optuna.load_study(study_name=STUDY, storage=storage), storage
 
 
-def _engine(path: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": WAIT})
-    event.listen(engine, "connect", _prepare)
-    return engine
+def _storage(database: Database, **options: Any) -> "RDBStorage":
+    from optuna.storages import RDBStorage
 
-
-def _prepare(connection: Any, _record: Any) -> None:
-    """Readers do not wait for the writer, and a commit survives the death of this process."""
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-
-
-@contextmanager
-def _clear(path: Path | None) -> Iterator[None]:
-    """What a database refuses becomes one line that says what to do."""
-    try:
-        yield
-    except Exception as error:
-        if not isinstance(error, SQLAlchemyError | OSError) and type(error).__name__ != "StorageInternalError":
-            raise
-        text = str(getattr(error, "orig", None) or error.__cause__ or error).splitlines()[0]
-        advice = "restore a copy, or start anew"
-        if "locked" in text:
-            advice = "another program writes to it: close that, and go on with --resume; finished trials are kept"
-        elif "full" in text or "I/O" in text:
-            advice = "make room, and go on with --resume; finished trials are kept"
-        raise SearchError(f"{path} cannot be used ({text}); {advice}") from error
+    url = database.url.render_as_string(hide_password=False)
+    return RDBStorage(url, engine_kwargs=connecting(database), **options)
 
 
 def _as_row(task: Task, result: Result, seconds: float) -> dict[str, Any]:

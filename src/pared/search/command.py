@@ -1,6 +1,7 @@
 """`pared search`: from data to the settings of the best network to start from."""
 
 import json
+import os
 import re
 import shlex
 import time
@@ -12,16 +13,19 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 from rich.markup import escape
+from sqlalchemy import URL
 
 from pared import store
 from pared.data import Series, Table
-from pared.database.connection import located
+from pared.database.connection import located, server_of
+from pared.database.connection import shown as shown_url
 from pared.database.registration import Work, parent_of, registered
 from pared.options import Column, DataName, Features, Store, TaskName, read
 from pared.search.actors import Cluster
 from pared.search.book import about_of
 from pared.search.defaults import default_space
 from pared.search.page import write_page
+from pared.search.places import Place, without_password
 from pared.search.record import record, shown
 from pared.search.samplers import SAMPLERS, Sampler
 from pared.search.space import Space, space_from_dict
@@ -63,6 +67,7 @@ JOBS_HELP = "Trials at a time, each in a process; 0: one a processor, up to the 
 ENGINE_HELP = "Who makes the trials: processes of this machine, or actors on a Ray cluster (pip install 'pared[ray]')."
 ADDRESS_HELP = "HOST:PORT of the Ray cluster, or auto (default: RAY_ADDRESS, else Ray is started here)."
 RESUME_HELP = "Go on with the newest search of DATA and --seed under --out; options left out are as they were."
+BOOK_HELP = "Keep evaluations in PostgreSQL, postgresql://user@host/database, not in study.db in the folder."
 QUICK_HELP = f"{QUICK['trials']} trials of {QUICK['epochs']} epochs: soon done, but supports no claim."
 
 
@@ -92,6 +97,7 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
     engine: Annotated[Engine, option("Output", ENGINE_HELP)] = "local",
     address: Annotated[str | None, option("Output", ADDRESS_HELP)] = None,
     resume: Annotated[bool, option("Output", RESUME_HELP, "--resume")] = False,
+    book: Annotated[str | None, option("Output", BOOK_HELP, "--book")] = None,
     database: Store = None,
 ) -> None:
     """Find the best network to start from for DATA: its layers, its training, its regularisation.
@@ -124,8 +130,9 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
         workers = _workers(engine, address, jobs)
         found = read(data, column, words(features), task)
         kept = located(database, folder)
+        server = _server(book)
         target = _newest(folder, found.name, seed) if resume else None
-        stored = about_of(target) if target else None
+        stored = about_of(Place(target, server)) if target else None
         options |= {name: value for name, value in _options(stored).items() if name not in given}
         base = _base(found, file, stored, options, given)
         own = _space(space, None if "dropout" in given else stored)
@@ -145,22 +152,23 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
         again = shlex.join(_data_words(data, column, features, task))
         with nullcontext(target) if target else store.new_folder(folder, f"search-{found.name}", seed) as home:
             with registered(work, home):
-                search_into(home, found, own, settings, base, workers or min(processors(), settings.lag), RESUME)
+                place, usual = Place(home, server), min(processors(), settings.lag)
+                search_into(place, found, own, settings, base, workers or usual, RESUME)
                 ignore_interrupts()
             _summary(home, again)
 
 
 def search_into(
-    home: Path, data: Series | Table, space: Space | None, settings: SearchSettings, base: Config, jobs: Jobs, on: str
+    place: Place, data: Series | Table, space: Space | None, settings: SearchSettings, base: Config, jobs: Jobs, on: str
 ) -> Found:
     """A search shown on the screen, and its record, page and best settings in its folder, written anew if resumed.
 
     Ctrl-C keeps what is finished, says `on`: how to go on, and ends the command.
     """
-    started = time.perf_counter()
+    started, home = time.perf_counter(), place.folder
     try:
         with shown_progress() as progress:
-            found = search(data, space, settings, base, home, jobs, progress)
+            found = search(data, space, settings, base, place, jobs, progress)
         store.write_record(home, record(found) | {"seconds": {"total": time.perf_counter() - started}}, RECORD)
         write_page(json.loads((home / RECORD).read_text(encoding="utf-8")), home / store.REPORT)
         assert found.config is not None
@@ -247,6 +255,21 @@ def _base(
         return base
     own = {name: tuple(value) if isinstance(value, list) else value for name, value in stored["base"].items()}
     return type(base)(**own | {"epochs": base.epochs} | ({"horizon": options["horizon"]} if "horizon" in own else {}))
+
+
+def _server(book: str | None) -> URL | None:
+    """The database of --book. Its password goes where libpq looks for one, and no further."""
+    if book is None:
+        return None
+    url = server_of(book, "--book")
+    if url.get_backend_name() != "postgresql":
+        raise DataError(
+            f"--book is for PostgreSQL, postgresql://user@host/database, got {shown_url(url)}; leave it out to keep "
+            "evaluations in study.db in the folder"
+        )
+    if password := url.password or url.query.get("password"):
+        os.environ["PGPASSWORD"] = str(password)
+    return without_password(url)
 
 
 def _space(file: Path | None, stored: Mapping[str, Any] | None) -> Space | None:

@@ -14,6 +14,7 @@ from pared.database.registration import Work, registered
 from pared.search.book import about_of
 from pared.search.command import QUICK, search_into
 from pared.search.defaults import configured, default_space
+from pared.search.places import Place
 from pared.search.record import record, shown
 from pared.search.story import Config, Found, SearchSettings, base_settings, identity
 from pared.search.subject import OfSeries, OfTable, subject_of
@@ -72,7 +73,7 @@ def find_start(data: Series | Table, trials: int, told: Config, folder: Path, jo
     with nullcontext(target) if target else store.new_folder(folder, name, told.seed) as home:
         work = Work("search", data.name, place, seed=told.seed, settings=asdict(settings))
         with registered(work, home):
-            found = search_into(home, data, None, settings, base, jobs, "the same command goes on")
+            found = search_into(Place(home), data, None, settings, base, jobs, "the same command goes on")
     subject = subject_of(data, base, ("error",), default_space(data, horizon))
     return Start(found, subject, home)
 

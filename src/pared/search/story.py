@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pared.data import Series, Table
 from pared.evaluation import Comparison, compare
@@ -21,6 +21,9 @@ from pared.search.trials import Call, Evaluation, Key, Task, Trial, front
 from pared.search.workers import crew
 from pared.settings import RunConfig, TableConfig
 from pared.types import DataError, Progress
+
+if TYPE_CHECKING:
+    from pared.search.places import Place
 
 Config = RunConfig | TableConfig
 FORMAT = 1
@@ -135,7 +138,7 @@ def search(
     space: Space | None = None,
     settings: SearchSettings = SearchSettings(),
     base: Config | None = None,
-    folder: Path | None = None,
+    folder: "Path | Place | None" = None,
     jobs: int | Cluster = 1,
     progress: Progress = lambda stage, done, total: None,
 ) -> Found:
@@ -147,7 +150,8 @@ def search(
     beat (`base`, by default those of a run) on data that no trial has seen.
 
     A function takes a point and a seed and returns its error, or one value an objective; give its space. Its winner is
-    not tested. With `folder` every evaluation is kept in its study.db, and the same call goes on where it was stopped.
+    not tested. With `folder` every evaluation is kept in its study.db (`Place(folder, server)`: in PostgreSQL), and the
+    same call goes on where it was stopped.
     `jobs` evaluations are made at a time, each in a process of its own, or by the actors of a Ray `Cluster`; in the
     search no more than `settings.lag`. The result depends on `settings` only, not on `jobs` nor on which is faster
     (latencies aside).
@@ -174,7 +178,7 @@ def search(
 
 
 def identity(data: Series | Table, settings: SearchSettings, base: Config) -> Mapping[str, Any]:
-    """What a search of the default space is about, as the study.db of its folder holds it."""
+    """What a search of the default space is about, as the book of its folder holds it."""
     return _plan(data, None, settings, base).about
 
 
