@@ -1,5 +1,6 @@
 """Networks that pared trains itself: plain modules without a base class."""
 
+from pared.models.autoencoder import Autoencoder
 from pared.models.capnorm import CapNorm
 from pared.models.depth import StochasticDepth, survivals
 from pared.models.experts import Experts
@@ -11,6 +12,7 @@ __all__ = [
     "ACTIVATIONS",
     "CELLS",
     "MLP",
+    "Autoencoder",
     "CapNorm",
     "Experts",
     "Forecaster",
