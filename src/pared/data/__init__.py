@@ -6,7 +6,7 @@ from pared.data.chaos import henon, logistic, lorenz, mackey_glass, rossler, swi
 from pared.data.classics import TABLES, classic
 from pared.data.examples import Encoding, Table, read_table
 from pared.data.folds import Fold, folds
-from pared.data.puzzles import encoder, families, parity, reber, two_spirals
+from pared.data.puzzles import bars_and_stripes, encoder, families, parity, reber, two_spirals
 from pared.data.series import Series, resolve_predict
 from pared.data.splits import PAPER, Block, Framing, Protocol, Scaler, Split, fit_scaler, protocol_for, rolling_origin
 from pared.data.tables import read_csv
@@ -26,6 +26,7 @@ __all__ = [
     "Series",
     "Split",
     "Table",
+    "bars_and_stripes",
     "batches",
     "builtin",
     "classic",

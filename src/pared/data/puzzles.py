@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pared.types import Batch
 
@@ -36,6 +37,18 @@ def encoder(size: int) -> Batch:
         raise ValueError(f"an encoder has at least 2 patterns, got {size}")
     patterns = torch.eye(size, dtype=torch.float64) - 0.5
     return Batch(patterns, patterns.clone())
+
+
+def bars_and_stripes(size: int) -> Tensor:
+    """All pictures whose rows, or whose columns, are each whole or empty: (2^(size + 1) - 2, size^2) of 0 and 1.
+
+    In float64. The best a model of them can do is ln(2^(size + 1) - 2) nats a picture; ln 30 = 3.401 for size 4.
+    """
+    if not 2 <= size <= 10:
+        raise ValueError(f"bars and stripes have 2 to 10 rows, got {size}")
+    lines = torch.tensor(list(itertools.product((0.0, 1.0), repeat=size)), dtype=torch.float64)
+    stripes = lines[:, :, None].expand(-1, size, size)
+    return torch.cat([stripes, stripes[1:-1].transpose(1, 2)]).flatten(1)
 
 
 REBER = {0: (("B", 1),), 1: (("T", 2), ("P", 3)), 2: (("S", 2), ("X", 4)), 3: (("T", 3), ("V", 5)),

@@ -7,6 +7,7 @@ lie, `values_at` reads and `with_values` writes them; `answer`, `gradients_at`, 
 
 from pared.growth.cascade import CascadeConfig, CascadeFit, fit_cascade
 from pared.growth.columns import Progressive, add_column
+from pared.growth.endless import EndlessFit, UnitByUnit, beyond, fit_endless, with_unit
 from pared.growth.entries import (
     Places,
     answer,
@@ -32,6 +33,7 @@ from pared.surgery.origins import grown_structure
 __all__ = [
     "CascadeConfig",
     "CascadeFit",
+    "EndlessFit",
     "Growing",
     "GrownExperts",
     "Growth",
@@ -43,8 +45,10 @@ __all__ = [
     "Progressive",
     "Specialists",
     "Stalled",
+    "UnitByUnit",
     "add_column",
     "answer",
+    "beyond",
     "bottleneck",
     "check_growth",
     "confusable",
@@ -52,6 +56,7 @@ __all__ = [
     "copies",
     "fan_penalty",
     "fit_cascade",
+    "fit_endless",
     "fit_nonparametric",
     "fit_specialists",
     "gradients_at",
@@ -69,6 +74,7 @@ __all__ = [
     "split_expert",
     "tiny",
     "values_at",
+    "with_unit",
     "with_values",
     "with_zero_units",
     "zero_in",

@@ -6,12 +6,14 @@ from pared.models.depth import StochasticDepth, survivals
 from pared.models.experts import Experts
 from pared.models.mlp import ACTIVATIONS, MLP
 from pared.models.mollified import Mollified, MollifiedGRU, MollifiedLSTM
+from pared.models.rbm import RBM, OrderedRBM, gibbs, log_likelihood, log_partition
 from pared.models.recurrent import CELLS, Forecaster
 
 __all__ = [
     "ACTIVATIONS",
     "CELLS",
     "MLP",
+    "RBM",
     "Autoencoder",
     "CapNorm",
     "Experts",
@@ -19,6 +21,10 @@ __all__ = [
     "Mollified",
     "MollifiedGRU",
     "MollifiedLSTM",
+    "OrderedRBM",
     "StochasticDepth",
+    "gibbs",
+    "log_likelihood",
+    "log_partition",
     "survivals",
 ]
