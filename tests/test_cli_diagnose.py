@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from commands import SMALL, assert_refused, command, environment, files, pared, process, write_csv
+from pared.diagnose.command import _entered
 
 TINY = ("--column", "value", "--window", "3", "--recurrent", "3", "--jobs", "1")
 
@@ -138,3 +139,13 @@ def test_an_interrupt_ends_it_soon_with_one_line(here):
     text = (here / "messages").read_text()
     assert "Interrupted. Nothing was found yet." in text
     assert "Traceback" not in text
+
+
+def test_the_list_of_runs_keeps_what_rules_found_and_decided():
+    found = {"kind": "overfit", "reason": "weight decay lowers the validation loss"}
+    decisions = ["overfit: weight_decay 0 -> 0.01: validation loss -12.0%, better over 5 seeds: kept"]
+    record = {"verdict": "fine", "findings": [found], "decisions": decisions, "proposed": {"lr": 0.01}}
+    assert _entered(record) == {
+        "finding": "fine",
+        "remarks": ["overfit: weight decay lowers the validation loss", *decisions, 'proposed: {"lr": 0.01}'],
+    }

@@ -143,10 +143,11 @@ def _work(subject: Subject, database: URL, run: Path | None) -> Work:
 
 
 def _entered(record: dict[str, Any]) -> dict[str, Any]:
-    """What the list of runs keeps of a diagnosis, which leaves no folder: verdict, findings, what is proposed."""
+    """What the list of runs keeps of a diagnosis, which leaves no folder: what it found, decided and proposes."""
     remarks = [f"{finding['kind']}: {finding['reason']}" for finding in record.get("findings", ())]
     proposed = f"proposed: {json.dumps(record['proposed'])}"
-    return {"finding": record.get("verdict") or record["ended"], "remarks": [*remarks, proposed]}
+    decisions = record.get("decisions", ())
+    return {"finding": record.get("verdict") or record["ended"], "remarks": [*remarks, *decisions, proposed]}
 
 
 def _of_run(context: typer.Context, seeds: int) -> Subject:
@@ -197,6 +198,7 @@ def _diagnose(subject: Subject, auto: bool, most: int, jobs: int) -> dict[str, A
         "losses": diagnosis.losses,
         "findings": [asdict(finding) for finding in (*diagnosis.findings, *advice)],
         "steps": [asdict(step) for step in steps],
+        "decisions": [step_line(step) for step in steps],
         "configurations": [subject.configuration(each) for each in (tuning or diagnosis).recipes],
     }
 
