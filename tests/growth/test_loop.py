@@ -96,6 +96,15 @@ def test_a_plateau_is_measured_by_the_loss_at_the_last_growth():
     assert grown.added == ({}, {}, {}, {"0": 1}, {}, {}, {}, {"0": 1}, {})
 
 
+def test_it_ends_where_the_goal_is_met():
+    whole = grow(network(), data(), CONFIG, random_in, Growing({"0": 1}, 2))
+    goal = whole.losses[4]
+    assert min(whole.losses[:4:2]) > goal
+    short = grow(network(), data(), CONFIG, random_in, Growing({"0": 1}, 2, goal=goal))
+    assert short.losses == whole.losses[:6]
+    assert len(short.added) == 2
+
+
 def test_what_cannot_be_done_is_refused_before_training():
     split = data()
     with pytest.raises(StructureError, match="cannot grow by itself"):

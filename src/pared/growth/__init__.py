@@ -27,6 +27,7 @@ from pared.growth.loop import Growing, Growth, Stalled, grow
 from pared.growth.nonparametric import Nonparametric, NonparametricFit, fit_nonparametric, with_zero_units
 from pared.growth.probes import bottleneck, linear_gradients
 from pared.growth.specialists import Specialists, confusable, confusion, fit_specialists, specialise
+from pared.growth.splitting import firefly, splits, splitting
 from pared.growth.tiny import tiny
 from pared.surgery.origins import grown_structure
 
@@ -55,6 +56,7 @@ __all__ = [
     "confusion",
     "copies",
     "fan_penalty",
+    "firefly",
     "fit_cascade",
     "fit_endless",
     "fit_nonparametric",
@@ -72,6 +74,8 @@ __all__ = [
     "readers",
     "specialise",
     "split_expert",
+    "splits",
+    "splitting",
     "tiny",
     "values_at",
     "with_unit",

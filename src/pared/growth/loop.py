@@ -1,5 +1,6 @@
 """Train, grow, train on: a plain loop over parts of one training, with the optimiser's state carried along."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -53,7 +54,8 @@ class Growing:
     """What a network gains, and when: every `every` epochs it is looked at, and grows where `when` says so.
 
     Each of the groups gains its number in `counts`, or with `neediest` only that one whose readers want most what they
-    cannot have (`bottleneck`); a group never grows beyond its number in `up_to`.
+    cannot have (`bottleneck`); a group never grows beyond its number in `up_to`. Training ends at the first look that
+    finds the epoch's training loss at `goal` or below.
     """
 
     counts: Mapping[str, int]
@@ -61,6 +63,7 @@ class Growing:
     up_to: Mapping[str, int] = field(default_factory=dict)
     when: Trigger = always
     neediest: bool = False
+    goal: float = -math.inf
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -111,7 +114,7 @@ def grow(
         resume = fit(model, split, part_of(config, start, stop), loss, resume)
         fits.append(resume)
         since += resume.curves["train"]
-        if stop == config.epochs or resume.diverged:
+        if stop == config.epochs or resume.diverged or since[-1] <= how.goal:
             break
         counts = _wanted(resume.model, structure, batch, loss, how) if how.when(since) else {}
         added.append(counts)
