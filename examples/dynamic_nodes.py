@@ -18,6 +18,8 @@ class Cases:
 
 torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(4, 1), nn.Tanh(), nn.Linear(1, 1), nn.Tanh())
+for parameter in model.parameters():
+    nn.init.uniform_(parameter, -1, 1)  # small weights would start on a plateau on which no unit sees a way
 config = TrainConfig(epochs=3000, lr=0.03, batch_size=16, schedule=Constant())
 how = Growing({"0": 1}, every=25, when=Stalled(window=150), goal=0.04)
 grown = grow(model, Cases(), config, tiny, how)

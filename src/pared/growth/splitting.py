@@ -150,11 +150,13 @@ class _Candidates:
 
 
 def _unit(rows: Tensor) -> Tensor:
-    return rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-300)
+    unit: Tensor = rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-300)
+    return unit
 
 
 def _as_long(rows: Tensor, like: Tensor) -> Tensor:
-    return _unit(rows) * like.norm(dim=1, keepdim=True)
+    length: Tensor = like.norm(dim=1, keepdim=True)
+    return length * _unit(rows)
 
 
 def firefly(
