@@ -196,7 +196,7 @@ def _connected(cluster: Cluster, lag: int) -> Iterator[None]:
     own: dict[str, Any] = {}
     if address == LOCAL:
         count = cluster.workers or min(os.cpu_count() or 1, lag)
-        own = {"num_cpus": count, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        own = {"num_cpus": count, "include_dashboard": False}
     try:
         if address not in (LOCAL, "auto"):
             with socket.create_connection(_split(address), timeout=CONNECTING):

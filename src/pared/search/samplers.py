@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 Sampler = Literal["tpe", "random", "quasi-random", "gp", "nsga2", "cmaes", "grid"]
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
-MOST_TRIALS, BEST, NEWEST = 4000, 500, 1500
-"""At so many trials tpe forgets all but the best and the newest: a proposal among 10,000 would take 0.2 s."""
+MOST_TRIALS, BEST, NEWEST = 2000, 250, 750
+"""At so many trials tpe forgets all but the best and the newest: a proposal takes time in proportion to them."""
 POPULATION = 12
 """Trials a generation of nsga2; Optuna's 50 would be half of a usual search."""
 
