@@ -20,6 +20,7 @@ from pared.data.examples import rows_to_predict
 from pared.database.connection import located
 from pared.database.registration import Work, of_job, parent_of, registered
 from pared.diagnose.command import diagnose_command
+from pared.distilling.command import distill_command
 from pared.job import B, Job, histories, investigation, partial_record, shipped_key
 from pared.job import record as complete_record
 from pared.models.mlp import Activation
@@ -354,6 +355,7 @@ def report_command(
 app.command("search")(search_command)
 app.command("diagnose")(diagnose_command)
 app.command("retune")(retune_command)
+app.command("distill")(distill_command)
 app.command("compare-criteria")(compare_criteria_command)
 app.add_typer(replicate, name="replicate")
 app.add_typer(runs, name="runs")

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pared.types import DataError
 
-Kind = Literal["run", "search", "comparison", "replication", "diagnosis", "retuning"]
+Kind = Literal["run", "search", "comparison", "replication", "diagnosis", "retuning", "distillation"]
 Status = Literal["finished", "interrupted", "failed"]
 Curves = dict[str, list[float | None]]
 """Losses per epoch, under "train" and "validation"; None where one is no finite number."""

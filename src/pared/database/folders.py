@@ -20,7 +20,8 @@ from pared.search.places import POINTER
 from pared.types import DataError
 
 SEARCH, RESULTS, RETUNE, PARTS = "search.json", "results.json", "retune.json", "parts"
-FILES = (store.RECORD, SEARCH, BOOK, RESULTS, RETUNE)
+DISTILLED = "distill.json"
+FILES = (store.RECORD, SEARCH, BOOK, RESULTS, RETUNE, DISTILLED)
 
 
 def found_below(base: Path) -> Iterator[Path]:
@@ -62,6 +63,8 @@ def _reader(folder: Path) -> Callable[[Path, Run], Entry] | None:
         return _of_search
     if (folder / PARTS).is_dir():
         return _of_replication
+    if (folder / DISTILLED).is_file():
+        return _of_distillation
     return _of_comparison if (folder / RESULTS).is_file() else None
 
 
@@ -218,6 +221,36 @@ def _of_comparison(folder: Path, run: Run) -> Entry:
         if row[against] is not None
     ]
     return Entry(run=run, comparisons=found)
+
+
+def _of_distillation(folder: Path, run: Run) -> Entry:
+    record = _json(folder / DISTILLED)
+    found, arm, metric = record["comparisons"], record["shipped"]["arm"], f"test.{record['error']}"
+    errors = [each["metrics"].get(metric) for each in record["fits"] if each["arm"] == arm]
+    known = [error for error in errors if error is not None]
+    run = replace(
+        run,
+        kind="distillation",
+        data=record["data"]["name"],
+        task=record["task"],
+        seed=record["settings"]["seeds"][0],
+        seconds=run.seconds or record["seconds"]["total"],
+        pared=record["pared"],
+        settings=record["settings"] | {"teacher": record["teacher"]["which"], "run": record["run"]},
+        finding=record["finding"],
+        remarks=record["notes"],
+        error=record["error"],
+        before=record["teacher"]["metrics"].get(metric),
+        after=sum(known) / len(known) if known else None,
+        parameters_before=record["teacher"]["parameters"],
+        parameters_after=record["student"]["parameters"],
+    )
+    fits = [Fit(each["arm"], record["block"], each["seed"], metrics=each["metrics"]) for each in record["fits"]]
+    return Entry(
+        run=_compared(run, found["test"]),
+        fits=fits,
+        comparisons=[_comparison("taught", "plain", found["test"])] if found["test"] else [],
+    )
 
 
 def _of_replication(folder: Path, run: Run) -> Entry:
