@@ -30,7 +30,7 @@ from pared.targets import Bounded, Mixed, Soft, Teaching
 from pared.training import fit_many
 from pared.types import Batch, Loss
 
-SEEDS = range(20)
+SEEDS = range(10)
 SERIES = "noisy Mackey-Glass, 300 windows"
 STEPS, PRODUCTS = "as many steps", "as many multiply-adds as it and its teachers"
 Trained = tuple[list[nn.Module], float]
@@ -98,20 +98,20 @@ def few_labels() -> list[Row]:
     """A student of 32 units; its teachers saw 1,100 labels, or the same 100 and then 1,000 inputs without one."""
     data, students = [Digits(seed, 1100) for seed in SEEDS], mlps((32,))
     few, tests, pools = cut_off(data, 100), [d.test for d in data], [d.train.x[100:] for d in data]
-    knowing, once = trained(mlps((256,), 1000), cut_off(data, 1100), 40, cross_entropy)
+    knowing, once = trained(mlps((256,), 1000), cut_off(data, 1100), 20, cross_entropy)
     crowd = [trained(mlps((256,), 1000 * k), few, 40, cross_entropy, k) for k in range(1, 4)]
     teachers, spent = list(zip(*(models for models, _ in crowd), strict=True)), sum(seconds for _, seconds in crowd)
     ratio = macs(crowd[0][0][0], pools[0][:1]) / macs(students[0], pools[0][:1])
     more = math.ceil(3 * ratio * (40 + 1100 / 300))  # in epochs of 100 rows, of which an answer costs a third
-    plain = hits(f"the student alone, {STEPS}", *scored(trained(students, few, 605, cross_entropy), tests))
-    longer = hits(f"the student alone, {PRODUCTS}", *scored(trained(students, few, 605 + more, cross_entropy), tests))
+    plain = hits(f"the student alone, {STEPS}", *scored(trained(students, few, 305, cross_entropy), tests))
+    longer = hits(f"the student alone, {PRODUCTS}", *scored(trained(students, few, 305 + more, cross_entropy), tests))
     told = hits(
         "distillation, T = 4, by a teacher of 1,100 labels",
-        *scored(taught(students, knowing, few, 605), tests, once),
+        *scored(taught(students, knowing, few, 305), tests, once),
     )
     pooled = hits(
         "distillation, T = 4, by 3 teachers of the same labels, with 1,000 unlabelled inputs",
-        *scored(taught(students, teachers, few, 55, unlabelled=pools), tests, spent),
+        *scored(taught(students, teachers, few, 28, unlabelled=pools), tests, spent),
     )
     their, its = mean(hits("", teachers, tests, 0)), mean(hits("", knowing, tests, 0))
     source, few_rows = "Hinton et al. 2015", "digits, 100 labels"
@@ -220,14 +220,14 @@ def domains() -> list[Row]:
     tenth = [Lessons(Batch(d.train.x[:80], d.train.y[:80]), d.validation) for d in there]
     started = time.process_time()
     pairs = zip(teachers, data, there, SEEDS, strict=True)
-    moved = [adapt(t, d.train.x[300:], other.train.x, config(seed, 40)).model for t, d, other, seed in pairs]
+    moved = [adapt(t, d.train.x[300:], other.train.x, config(seed, 20)).model for t, d, other, seed in pairs]
     seconds = (time.process_time() - started) / len(SEEDS)
     ours = hits("adaptation by pairs without labels", moved, tests, seconds)
     still = hits("the teacher as it is", teachers, tests, 0.0)
     tuned = hits(
-        f"the teacher trained on with 80 labels, {STEPS}", *scored(trained(teachers, tenth, 320, cross_entropy), tests)
+        f"the teacher trained on with 80 labels, {STEPS}", *scored(trained(teachers, tenth, 160, cross_entropy), tests)
     )
-    oracle = hits("", *scored(trained(teachers, there, 40, cross_entropy), tests))
+    oracle = hits("", *scored(trained(teachers, there, 20, cross_entropy), tests))
     source, rows, note = (
         "Li et al. 2017",
         "digits turned by 30 degrees",
@@ -280,7 +280,7 @@ def main() -> None:
         found = study()
         print(f"{study.__name__}: {time.process_time() - started:.0f} s", *found, sep="\n")
         rows += found
-    write_rows(rows, "distill")
+        write_rows(rows, "distill")
 
 
 if __name__ == "__main__":
