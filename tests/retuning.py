@@ -33,7 +33,7 @@ def write_series(path: Path, values: list[float], name: str = "value") -> Path:
 
 def write_table(path: Path, count: int, slope: float = 1.0, seed: int = 0, header: str = "a,b,y") -> Path:
     drawn = np.random.default_rng(seed).normal(size=(count, 3))
-    rows = [f"{a!r},{b!r},{slope * a + b * b + noise / 20!r}" for a, b, noise in drawn.tolist()]
+    rows = [f"{a!r},{b!r},{slope * a + b / 2 + noise / 2!r}" for a, b, noise in drawn.tolist()]
     path.write_text("\n".join([header, *rows]) + "\n")
     return path
 

@@ -25,7 +25,7 @@ def deployed(tmp_path_factory) -> Path:
     """my.csv with my-seed0, and rows.csv with rows-seed0."""
     home = tmp_path_factory.mktemp("deployed")
     deploy_series(write_series(home / "my.csv", OLD))
-    deploy_table(write_table(home / "rows.csv", 300))
+    deploy_table(write_table(home / "rows.csv", 300), epochs=100)
     return home
 
 
@@ -132,12 +132,12 @@ def test_a_better_challenger_is_promoted_and_can_be_used_and_tuned_again(here):
     assert contest["tested"] == list(range(600, 720))
     assert "promoted" in (folder / "report.html").read_text()
 
-    forecast = process("predict", folder, "more.csv", "--out", "forecast.csv", cwd=here)
-    assert forecast.returncode == 0, forecast.stderr
+    forecast = pared("predict", folder, "more.csv", "--out", "forecast.csv")
+    assert forecast.exit_code == 0, forecast.stderr
     more = logistic(301, 3.6, OLD[-1])[1:]
     write_series(here / "most.csv", OLD + more + logistic(261, 3.6, more[-1])[1:])
-    again = process("retune", folder, "--data", "most.csv", "--jobs", 1, "--quiet", cwd=here)
-    assert (again.returncode, again.stdout) == (3, ""), again.stderr
+    again = pared("retune", folder, "--data", "most.csv", "--jobs", 1, "--quiet")
+    assert (again.exit_code, again.stdout) == (3, ""), again.stderr
     kept = json.loads((here / "retune-most-seed0" / "retune.json").read_text())
     assert kept["rows"]["known"] == 720
     entered = {run.folder: run for run in keeping.runs(located(None, here))}
@@ -157,11 +157,11 @@ def test_a_challenger_that_is_no_better_leaves_the_old_model_and_spends_the_rows
     assert not (folder / "model.safetensors").exists()
 
     write_series(here / "most.csv", OLD + logistic(451, 3.9, OLD[-1])[1:])
-    result = process("retune", "good-seed0", "--data", "most.csv", "--jobs", 1, cwd=here)
-    assert result.returncode == 3, result.stderr
+    result = pared("retune", "good-seed0", "--data", "most.csv", "--jobs", 1)
+    assert result.exit_code == 3, result.stderr
     record = json.loads((here / "retune-most-seed0" / "retune.json").read_text())
     assert record["rows"]["known"] == 620  # what was tested on is not chosen on
-    assert process("retune", "good-seed0", "--data", "more.csv", "--force", cwd=here).returncode == 3
+    assert "looked at before" in text_of(pared("retune", "good-seed0", "--data", "more.csv", "--force"))
 
 
 @slow
@@ -169,12 +169,12 @@ def test_a_challenger_that_is_no_better_leaves_the_old_model_and_spends_the_rows
 def test_a_table(here, slope, code):
     old, fresh = (here / "rows.csv").read_text(), write_table(here / "fresh.csv", 250, slope, seed=1).read_text()
     (here / "more.csv").write_text(old + fresh.split("\n", 1)[1])
-    result = process("retune", "rows-seed0", "--data", "more.csv", "--jobs", 1, cwd=here)
-    assert result.returncode == code, (result.stdout, result.stderr)
+    result = pared("retune", "rows-seed0", "--data", "more.csv", "--jobs", 1)
+    assert result.exit_code == code, (result.stdout, result.stderr)
     record = json.loads((here / "retune-more-seed0" / "retune.json").read_text())
     assert record["rows"]["known"] == 300
     assert record["promoted"] == (code == 0)
-    alone = process("retune", "rows-seed0", "--data", "fresh.csv", "--jobs", 1, "--quiet", cwd=here)
+    alone = process("retune", "rows-seed0", "--data", "fresh.csv", "--trials", 5, "--jobs", 1, "--quiet", cwd=here)
     assert alone.returncode == code, alone.stderr
     assert alone.stdout.split() == (["retune-fresh-seed0"] if code == 0 else [])
 
@@ -184,7 +184,7 @@ def test_the_same_seed_gives_the_same_record_whatever_the_jobs(here):
     grown(here, 3.6)
     for out, jobs in (("one", 1), ("two", 2)):
         words = ("retune", "my-seed0", "--data", "more.csv", "--trials", 5, "--out", out, "--jobs", jobs)
-        assert process(*words, cwd=here).returncode in (0, 3)
+        assert pared(*words).exit_code in (0, 3)
     one, two = (json.loads((here / out / "retune-more-seed0" / "retune.json").read_text()) for out in ("one", "two"))
     assert {**one, "seconds": 0} == {**two, "seconds": 0}
 
