@@ -11,10 +11,11 @@ from torch.nn.functional import l1_loss, mse_loss
 
 from networks import snapshot, unchanged
 from pared.models import Forecaster
-from pared.schedules import Constant
+from pared.schedules import Constant, Plateau
 from pared.training import TrainConfig, fit, fit_many
 from pared.training.fit import evaluate_loss, sample_orders
 from pared.types import Batch
+from pausing import assert_equal_fits, in_stretches
 
 
 def data(samples=30, seed=0, dtype=torch.float32):
@@ -258,3 +259,18 @@ def test_a_batch_of_one_that_cannot_be_normalised_is_refused_before_training(sam
 def test_batches_of_one_are_trained_where_they_can_be(layers, samples):
     found = fit(nn.Sequential(*layers), split(samples), TrainConfig(epochs=1, batch_size=8))
     assert not found.diverged
+
+
+@pytest.mark.parametrize("patience", [None, 2])
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+def test_a_training_that_pauses_comes_to_the_same_bits(patience, optimiser):
+    lr = 0.3 if optimiser == "adam" else 0.1
+    plateau = Plateau(1.0, patience=1)
+    config = TrainConfig(epochs=12, lr=lr, batch_size=7, optimiser=optimiser, patience=patience, plateau=plateau)
+    parts = split()
+    for start in (Dropped(), model()):
+        left_alone = fit(start, parts, config)
+        assert left_alone.states["lr"][2] > 0
+        before = torch.get_rng_state()
+        assert_equal_fits(in_stretches(fit, start, parts, config), left_alone)
+        assert torch.equal(torch.get_rng_state(), before)

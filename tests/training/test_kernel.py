@@ -25,6 +25,7 @@ from pared.training import kernel
 from pared.training.fit import TrainConfig, evaluate_loss, fit
 from pared.training.stacks import stack_of
 from pared.types import Batch
+from pausing import assert_equal_fits, in_stretches
 
 pytest.importorskip("numba")
 
@@ -386,3 +387,13 @@ def test_activations_are_accurate_to_a_few_ulp():
     assert np.abs(a[finite]).max() <= 1
     assert np.array_equal(np.isnan(a), np.isnan(x))
     assert np.array_equal(np.isnan(b), np.isnan(x))
+
+
+@pytest.mark.parametrize("patience", [None, 2])
+@every_kind
+def test_a_training_that_pauses_comes_to_the_same_bits(kind, patience):
+    start, parts = member(SMALL, 60, 20, kind)
+    config = TrainConfig(epochs=12, lr=0.3, batch_size=7, patience=patience)
+    left_alone = kernel.fit(start, parts, config)
+    assert (len(left_alone.curves["train"]) < 12) == (patience is not None)
+    assert_equal_fits(in_stretches(kernel.fit, start, parts, config), left_alone)

@@ -10,13 +10,14 @@ from pared.data import Series, Table
 from pared.evaluation import Comparison, compare
 from pared.evaluation.paired import Scale, counting_error
 from pared.search.actors import Cluster, actors
+from pared.search.checkpoints import FOLDER as CHECKPOINTS
 from pared.search.defaults import check_names, configured, default_space, start_point
 from pared.search.driver import Evaluator, Exploration, Rules, check_any
 from pared.search.honest import Finalist, finalists, race, standings, transformed
 from pared.search.samplers import Sampler
 from pared.search.space import Point, Space, grid_size
 from pared.search.stopping import Stopping
-from pared.search.subject import OfSeries, OfTable, fingerprint, subject_of
+from pared.search.subject import Kept, OfSeries, OfTable, fingerprint, subject_of
 from pared.search.trials import Call, Evaluation, Key, Task, Trial, front
 from pared.search.workers import crew
 from pared.settings import RunConfig, TableConfig
@@ -166,7 +167,7 @@ def search(
     if isinstance(jobs, Cluster):
         starting = actors(plan.call, jobs, settings.lag, settings.retries)
     else:
-        starting = crew(plan.call, jobs, settings.retries)
+        starting = crew(_keeping(plan.call, folder), jobs, settings.retries)
     with opened(folder, plan.about, len(settings.objectives)) as book, starting as workers:
         evaluator = Evaluator(book, workers)
         first = start_point(plan.space, plan.base) if plan.base else None
@@ -175,6 +176,14 @@ def search(
             plan.space, rules, len(settings.objectives), epochs, evaluator, [first] if first else []
         )
         return _carried_out(plan, exploration, evaluator, progress)
+
+
+def _keeping(call: Call, folder: "Path | Place | None") -> Call:
+    """What makes evaluations, and keeps checkpoints of long ones in the folder of the search."""
+    if folder is None or not isinstance(call, OfSeries | OfTable):
+        return call
+    own = folder if isinstance(folder, Path) else folder.folder
+    return Kept(call, own.resolve() / CHECKPOINTS)
 
 
 def identity(data: Series | Table, settings: SearchSettings, base: Config) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -22,13 +23,14 @@ from pared.data.splits import check_range
 from pared.evaluation.paired import Scale
 from pared.outcomes import predictor
 from pared.schedules import Stretch
+from pared.search.checkpoints import Course, course_of
 from pared.search.defaults import configured
 from pared.search.samplers import mix
 from pared.search.space import Conditional, Space
 from pared.search.trials import Evaluation, Task
 from pared.settings import Predict, RunConfig, Settings, TableConfig
 from pared.study import member_seed
-from pared.training import Fit, TrainConfig, fit_many
+from pared.training import Fit, TrainConfig
 from pared.types import DataError
 
 Objective = Literal["error", "parameters", "latency"]
@@ -122,6 +124,17 @@ def subject_of(
     raise DataError(f"a {type(data).__name__} cannot be searched with a {type(base).__name__}")
 
 
+@dataclass(frozen=True)
+class Kept:
+    """A subject whose long evaluations keep checkpoints in a folder."""
+
+    subject: OfSeries | OfTable
+    folder: Path
+
+    def __call__(self, task: Task) -> Evaluation:
+        return evaluated(self.subject, task, self.folder)
+
+
 def of_series(series: Series, base: RunConfig, objectives: tuple[str, ...], space: Space) -> OfSeries:
     """The search of a series. Raises DataError for one that is too short for the widest window of the space."""
     check_objectives(objectives)
@@ -168,35 +181,47 @@ def fingerprint(data: Series | Table) -> dict[str, Any]:
     return {"name": data.name, "rows": len(arrays[0]), "columns": list(columns), "sha256": digest}
 
 
-def evaluated(subject: Subject, task: Task) -> Evaluation:
+def evaluated(subject: Subject, task: Task, folder: Path | None = None) -> Evaluation:
     """Trains one network a block at a task's point and measures them: on validation parts, or for the test on those.
 
     Networks of all trials start from the same seeds, block by block. Cost: the training of as many networks as there
-    are blocks. Raises DataError, ValueError for a point that makes no network.
+    are blocks. A long evaluation keeps its state in `folder`, and goes on from there.
+    Raises DataError, ValueError for a point that makes no network.
     """
     config = configured(subject.base, task.point)
-    tested = task.key.stage == "test"
-    blocks = subject.blocks(config, tested)
+    blocks = subject.blocks(config, task.key.stage == "test")
     seeds = [member_seed(block.block, task.key.seed) for block in blocks]
     models = [subject.build(config, seed) for seed in seeds]
-    configs = [replace(config.training, seed=seed) for seed in seeds]
-    rungs: dict[int, float] = {}
-    fits: list[Fit] = []
-    curves: list[dict[str, tuple[float, ...]]] = [{"train": (), "validation": ()} for _ in blocks]
+    with course_of(task, models, folder) as course:
+        return _measured(subject, task, config, course, models, [replace(config.training, seed=seed) for seed in seeds])
+
+
+def _measured(
+    subject: Subject,
+    task: Task,
+    config: Settings,
+    course: Course,
+    models: Sequence[nn.Module],
+    configs: Sequence[TrainConfig],
+) -> Evaluation:
+    """Trains the networks, stretch by stretch, and measures them."""
+    tested = task.key.stage == "test"
+    blocks = subject.blocks(config, tested)
+    course.curves = course.curves or [{"train": (), "validation": ()} for _ in blocks]
     stopped = False
-    for start, end, bar in _segments(task, config.epochs):
+    for start, end, bar in _segments(task, config.epochs)[course.stretch :]:
         parts = [_segment(each, start, end) for each in configs]
-        fits = fit_many(models, blocks, parts, config.task.loss, fits or None)
-        curves = [_joined(curve, fit) for curve, fit in zip(curves, fits, strict=True)]
+        fits = course.trained(models, blocks, parts, config.task.loss)
+        course.curves = [_joined(curve, fit) for curve, fit in zip(course.curves, fits, strict=True)]
         errors = [_error(config, fit, block, tested) for fit, block in zip(fits, blocks, strict=True)]
         if end < config.epochs:
-            rungs[end] = combined(errors, config.task.scale)
-            stopped = not rungs[end] <= bar
+            course.rungs[end] = combined(errors, config.task.scale)
+            stopped = not course.rungs[end] <= bar
         if stopped or any(map(math.isinf, errors)):
             break
     values = [combined(errors, config.task.scale)]
     values += [_cost(name, fits[0].model, blocks[0]) for name in subject.objectives[1:]]
-    return Evaluation(tuple(values), tuple(errors), rungs, stopped, tuple(curves))
+    return Evaluation(tuple(values), tuple(errors), course.rungs, stopped, tuple(course.curves))
 
 
 def combined(errors: Sequence[float], scale: Scale) -> float:

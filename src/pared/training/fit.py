@@ -62,11 +62,27 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class Midway:
+    """What a training that paused needs besides its `Fit` to go on as if it had not.
+
+    How many epochs are made, the state of the random numbers, and with patience the best epoch, its validation loss,
+    and the states of network and optimiser then.
+    """
+
+    epochs: int
+    random: Tensor
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    best: tuple[dict[str, Any], dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
 class Fit:
     """A trained network and how it got there.
 
     `curves` holds the loss per epoch under "train" and "validation" (empty without validation data). `states`
-    are those of schedules that follow the loss, by target ("lr": the plateau's); `resume` goes on from them.
+    are those of schedules that follow the loss, by target ("lr": the plateau's); `resume` goes on from them. Where
+    training paused, `midway` says what else is needed to complete it.
     """
 
     model: nn.Module
@@ -75,6 +91,7 @@ class Fit:
     seed: int
     seconds: float
     states: Mapping[str, State] = field(default_factory=dict)
+    midway: Midway | None = None
 
     @property
     def diverged(self) -> bool:
@@ -94,6 +111,7 @@ def fit(
     loss: Loss = mse_loss,
     resume: Fit | None = None,
     masks: Masks | None = None,
+    pause: float = math.inf,
 ) -> Fit:
     """Trains a copy of `model` on `split.train` and watches `split.validation`.
 
@@ -102,6 +120,8 @@ def fit(
     after a cut or an insertion: `dataclasses.replace(fit, model=small, optimiser_state=pared.carry(...))`.
     Weights that `masks` silences are zero from the first step on, and their moments in the optimiser with them.
     Training that comes to a loss that is not finite stops at once; the result says `diverged`.
+    After `pause` seconds training stops at the end of an epoch; the result has `midway`, and the same call with
+    `resume` goes on to what would have come without the pause, bit by bit.
 
     Returns a `Fit`. Cost: epochs * ceil(samples / batch_size) steps. Raises ValueError on an empty training set, on
     `patience` without validation data, on a batch of one where batch normalisation needs more, on masks that do not fit
@@ -119,43 +139,95 @@ def fit(
     state = (resume and resume.states.get("lr")) or slowing.begin()
     if masks:
         keep_silent(model, optimiser, masks)
-    curves: dict[str, list[float]] = {"train": [], "validation": []}
-    best, best_states, best_epoch, ended = math.inf, None, 0, 0
+    course = course_of(resume)
     modes = [(module, module.training) for module in model.modules()]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        for epoch, order in enumerate(sample_orders(len(split.train.x), config)):
+        if resume and resume.midway:
+            torch.set_rng_state(resume.midway.random)
+        for epoch, order in course.left(split, config, started + pause):
             for group in optimiser.param_groups:
                 group["lr"] = config.lr * config.schedule(epoch / config.epochs) * slowing.value(state)
-            curves["train"].append(_epoch(model, split.train, order, config, loss, bindings, epoch))
-            bindings.write((ended := epoch + 1) / config.epochs)
+            course.curves["train"].append(_epoch(model, split.train, order, config, loss, bindings, epoch))
+            bindings.write((epoch + 1) / config.epochs)
             if len(split.validation.x):
-                curves["validation"].append(evaluate_loss(model, split.validation, loss))
-            if not finite(curves):
+                course.curves["validation"].append(evaluate_loss(model, split.validation, loss))
+            if course.improved(config):
+                course.best = copy.deepcopy((model.state_dict(), optimiser.state_dict()))
+            if config.plateau and finite(course.curves):
+                _, state = slowing.step(state, (course.curves["validation"] or course.curves["train"])[-1])
+            if course.ended(config):
                 break
-            if config.plateau:
-                _, state = slowing.step(state, (curves["validation"] or curves["train"])[-1])
-            if config.patience is not None:
-                if curves["validation"][-1] < best:
-                    best, best_epoch = curves["validation"][-1], epoch
-                    best_states = copy.deepcopy((model.state_dict(), optimiser.state_dict()))
-                elif epoch - best_epoch >= config.patience:
-                    break
-    if best_states is not None:
-        model.load_state_dict(best_states[0])
-        optimiser.load_state_dict(best_states[1])
-        ended = best_epoch + 1
-    bindings.finish(ended / config.epochs)
+        random = torch.get_rng_state()
+    if course.best is not None and not course.paused:
+        model.load_state_dict(course.best[0])
+        optimiser.load_state_dict(course.best[1])
+    if not course.paused:
+        bindings.finish((course.epochs if course.best is None else course.best_epoch + 1) / config.epochs)
     for module, training in modes:
         module.training = training
     return Fit(
         model=model,
         optimiser_state=optimiser.state_dict(),
-        curves={name: tuple(values) for name, values in curves.items()},
+        curves={name: tuple(values) for name, values in course.curves.items()},
         seed=config.seed,
-        seconds=time.perf_counter() - started,
+        seconds=time.perf_counter() - started + course.seconds,
         states=bindings.states | ({"lr": state} if config.plateau else {}),
+        midway=course.midway(random, course.best),
     )
+
+
+@dataclass
+class Course:
+    """How far a training has come: its losses, its best epoch, and what the network was then, as an engine keeps it."""
+
+    curves: dict[str, list[float]]
+    seconds: float = 0.0
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    best: Any = None
+    paused: bool = False
+
+    @property
+    def epochs(self) -> int:
+        """How many are made."""
+        return len(self.curves["train"])
+
+    def left(self, split: TrainingData, config: TrainConfig, until: float) -> Iterator[tuple[int, Tensor]]:
+        """The epochs to come with their orders of samples, one at least; `until` is when to pause."""
+        begun = self.epochs
+        for epoch, order in enumerate(sample_orders(len(split.train.x), config)):
+            if epoch < begun:
+                continue
+            if epoch > begun and time.perf_counter() > until:
+                self.paused = True
+                return
+            yield epoch, order
+
+    def improved(self, config: TrainConfig) -> bool:
+        """Whether the last epoch is the best so far, where `patience` asks for it."""
+        if config.patience is None or not self.curves["validation"][-1] < self.best_loss or not finite(self.curves):
+            return False
+        self.best_loss, self.best_epoch = self.curves["validation"][-1], self.epochs - 1
+        return True
+
+    def ended(self, config: TrainConfig) -> bool:
+        """Whether training diverged, or patience is at its end."""
+        waited = self.epochs - 1 - self.best_epoch
+        return not finite(self.curves) or (config.patience is not None and 0 < waited >= config.patience)
+
+    def midway(self, random: Tensor, best: tuple[dict[str, Any], dict[str, Any]] | None) -> Midway | None:
+        """What a training that paused needs; None for one that came to its end."""
+        return Midway(self.epochs, random, self.best_loss, self.best_epoch, best) if self.paused else None
+
+
+def course_of(resume: Fit | None) -> Course:
+    """A new course, or the one of a training that paused."""
+    if resume is None or resume.midway is None:
+        return Course({"train": [], "validation": []})
+    then = resume.midway
+    curves = {name: list(values) for name, values in resume.curves.items()}
+    return Course(curves, resume.seconds, then.best_loss, then.best_epoch, then.best)
 
 
 def check_data(split: TrainingData, config: TrainConfig) -> None:

@@ -157,6 +157,22 @@ def _fit_by_loop(member: Member, loss: Loss) -> Fit:
     return fit(member.model, member.split, member.config, loss, member.resume, member.masks)
 
 
+def fit_for(
+    seconds: float,
+    model: nn.Module,
+    split: TrainingData,
+    config: TrainConfig,
+    loss: Loss = mse_loss,
+    resume: Fit | None = None,
+) -> Fit:
+    """What `fit_many` makes of one member, by the engine that it takes for one; pauses after so many seconds.
+
+    Where the fit that comes has `midway`, the same call with `resume` goes on. Raises ValueError as `fit`.
+    """
+    train = kernel.fit if choose(Member(model, split, config, resume), loss, "auto").engine == "kernel" else fit
+    return train(model, split, config, loss, resume, pause=seconds)
+
+
 def predict_many(models: Sequence[nn.Module], inputs: Tensor | Sequence[Tensor], jobs: int = 1) -> list[Tensor]:
     """What each model gives for its input: `inputs` holds one tensor a model, or is one that all of them read.
 

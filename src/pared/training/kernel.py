@@ -6,9 +6,9 @@ import importlib
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, cast
 
@@ -19,14 +19,14 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from pared.signals import check_masks
 from pared.training.fit import (
+    Course,
     Fit,
     TrainConfig,
     TrainingData,
     check_data,
-    finite,
+    course_of,
     is_plain,
     optimiser_for,
-    sample_orders,
 )
 from pared.training.fit import fit as fit_by_loop
 from pared.training.kernel_layout import LANES, STEPS, Floats, Ints, Layout, layout
@@ -119,7 +119,7 @@ def forward(model: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
     return evaluated
 
 
-def fit(
+def fit(  # noqa: PLR0913
     model: nn.Module,
     split: TrainingData,
     config: TrainConfig,
@@ -127,12 +127,13 @@ def fit(
     resume: Fit | None = None,
     stop: threading.Event | None = None,
     masks: Masks | None = None,
+    pause: float = math.inf,
 ) -> Fit:
     """`pared.training.fit` for a member that `supports` accepts.
 
     Weights, curves and optimiser state agree with the plain loop to float32 rounding, and either resumes from the
     other's fit. Weights that `masks` silences are zero after every step, and their moments. `stop`, once set, ends
-    training after the epoch under way.
+    training after the epoch under way; `pause` as in `fit`.
 
     Returns a `Fit`. Raises ValueError where the data do not suit the model or the training set is empty, and
     CancelledError when stopped.
@@ -146,21 +147,33 @@ def fit(
             "or, for cross entropy, int64 classes (samples,), on the CPU"
         )
     if not is_plain(resume, config):
-        return fit_by_loop(model, split, config, loss, resume, masks)
+        return fit_by_loop(model, split, config, loss, resume, masks, pause)
     started = time.perf_counter()
     trained = copy.deepcopy(source)
     optimiser = optimiser_for(trained, config, resume)
     stack = _stack(trained)
     places = layout(stack, _window(stack, split.train.x), config.batch_size, loss is cross_entropy)
     member = _packed(optimiser, places, config, _silent(trained, places, masks or {}))
-    curves = _train(member, compiled(stack.kind), split, config, loss, stop)
+    course = course_of(resume)
+    if course.best is not None:
+        trained.load_state_dict(course.best[0])
+        optimiser.load_state_dict(course.best[1])
+        then = _packed(optimiser, places, config, member.silent)
+        course.best = then.state, then.rule
+    epochs = _unstopped(course.left(split, config, started + pause), stop)
+    _train(member, compiled(stack.kind), split, config, loss, epochs, course)
+    best = None
+    if course.paused and course.best is not None:
+        _unpack(replace(member, state=course.best[0], rule=course.best[1]), optimiser)
+        best = copy.deepcopy((trained.state_dict(), optimiser.state_dict()))
     _unpack(member, optimiser)
     return Fit(
         model=trained,
         optimiser_state=optimiser.state_dict(),
-        curves={name: tuple(values) for name, values in curves.items()},
+        curves={name: tuple(values) for name, values in course.curves.items()},
         seed=config.seed,
-        seconds=time.perf_counter() - started,
+        seconds=time.perf_counter() - started + course.seconds,
+        midway=course.midway(torch.get_rng_state(), best),
     )
 
 
@@ -200,6 +213,7 @@ def _packed(optimiser: torch.optim.Optimizer, places: Layout, config: TrainConfi
     state = tuple(_floats(places.weights) for _ in range(4))
     weights, _, first, second = state
     rule = np.zeros(1, STEPS)
+    rule["lr"] = group["lr"]
     for parameter, place in zip(group["params"], places.places, strict=True):
         weights[place] = _flat(parameter)
         if moments := optimiser.state.get(parameter):
@@ -220,40 +234,40 @@ def _memory(places: Layout) -> Floats:
     return memory
 
 
+def _unstopped(epochs: Iterator[tuple[int, Tensor]], stop: threading.Event | None) -> Iterator[tuple[int, Tensor]]:
+    """Epochs until `stop` is set."""
+    for each in epochs:
+        if stop is not None and stop.is_set():
+            raise CancelledError
+        yield each
+
+
 def _train(
     member: _Member,
     kernel: ModuleType,
     split: TrainingData,
     config: TrainConfig,
     loss: Loss,
-    stop: threading.Event | None,
-) -> dict[str, list[float]]:
-    """Trains the member in place, epoch by epoch; returns the curves."""
+    epochs: Iterator[tuple[int, Tensor]],
+    course: Course,
+) -> None:
+    """Trains the member in place, epoch by epoch."""
     train, watched = (_rows(split.train.x), _targets(split.train.y)), _rows(split.validation.x)
     everything, network = np.arange(len(watched)), member.layout.network
     outputs = np.empty((len(watched), int(network[2]["outputs"][0])), np.float32)
-    curves: dict[str, list[float]] = {"train": [], "validation": []}
-    best, best_member, best_epoch = math.inf, None, 0
-    for epoch, order in enumerate(sample_orders(len(split.train.x), config)):
-        if stop is not None and stop.is_set():
-            raise CancelledError
+    for epoch, order in epochs:
         member.rule["lr"] = config.lr * config.schedule(epoch / config.epochs)
-        curves["train"].append(_epoch(member, kernel, train, order.numpy(), config.batch_size))
+        course.curves["train"].append(_epoch(member, kernel, train, order.numpy(), config.batch_size))
         if len(watched):
             kernel.predict(watched, everything, network, member.state[0], member.memory, outputs)
-            curves["validation"].append(loss(torch.from_numpy(outputs), split.validation.y).item())
-        if not finite(curves):
+            course.curves["validation"].append(loss(torch.from_numpy(outputs), split.validation.y).item())
+        if course.improved(config):
+            course.best = copy.deepcopy((member.state, member.rule))
+        if course.ended(config):
             break
-        if config.patience is not None:
-            if curves["validation"][-1] < best:
-                best, best_epoch = curves["validation"][-1], epoch
-                best_member = copy.deepcopy((member.state, member.rule))
-            elif epoch - best_epoch >= config.patience:
-                break
-    if best_member is not None:
-        for kept, array in zip((*best_member[0], best_member[1]), (*member.state, member.rule), strict=True):
+    if course.best is not None and not course.paused:
+        for kept, array in zip((*course.best[0], course.best[1]), (*member.state, member.rule), strict=True):
             array[:] = kept
-    return curves
 
 
 def _epoch(member: _Member, kernel: ModuleType, train: tuple[Floats, Floats], order: Ints, batch_size: int) -> float:
