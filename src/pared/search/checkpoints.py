@@ -92,7 +92,7 @@ def course_of(task: Task, models: Sequence[nn.Module], folder: Path | None) -> I
     file = folder / "{}-{}-{}.pt".format(*task.key)
     of = {
         "pared": pared.__version__,
-        "torch": torch.__version__,
+        "torch": "".join(torch.__version__),
         "point": key(task.point),
         "bars": str(task.milestones),
     }
