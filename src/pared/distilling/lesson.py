@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import nn
 
@@ -93,7 +93,7 @@ def student_settings(taken: Taken, layers: Mapping[str, tuple[int, ...]], epochs
     """
     own = replace(taken.config, epochs=epochs or taken.config.epochs)
     if layers:
-        return replace(own, **layers)
+        return _with(own, layers)
     try:
         plan = Plan.from_json((taken.folder / PLAN).read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -105,10 +105,15 @@ def student_settings(taken: Taken, layers: Mapping[str, tuple[int, ...]], epochs
     if isinstance(taken.config, TableConfig):
         step = 3 if taken.config.dropout else 2
         hidden = tuple(widths.get(f"layers.{step * k}", width) for k, width in enumerate(taken.config.hidden))
-        return replace(own, hidden=hidden)
+        return _with(own, {"hidden": hidden})
     recurrent = tuple(widths.get(f"recurrent.{k}.l0", width) for k, width in enumerate(taken.config.recurrent))
     dense = tuple(widths.get(f"head.{k}", width) for k, width in enumerate(taken.config.dense))
-    return replace(own, recurrent=recurrent, dense=dense)
+    return _with(own, {"recurrent": recurrent, "dense": dense})
+
+
+def _with(config: Config, layers: Mapping[str, tuple[int, ...]]) -> Config:
+    changed: Config = replace(cast(Any, config), **layers)
+    return changed
 
 
 def teaching(classes: bool, temperature: float, alpha: float, bound: float | None) -> Teaching:
@@ -134,7 +139,8 @@ def teacher_of(taken: Taken, which: Which) -> nn.Module:
 
 
 def _block(job: Job[Any], number: int) -> Block:
-    return next(block for block in job.blocks if block.block == number)
+    found: Block = next(block for block in job.blocks if block.block == number)
+    return found
 
 
 def lesson(taken: Taken, config: Config, teacher: nn.Module, how: Teaching, seeds: Sequence[int]) -> Lesson:

@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-import pared
 from pared.search.space import key
 from pared.search.trials import Task
 from pared.training import Fit, TrainConfig
@@ -91,7 +91,7 @@ def course_of(task: Task, models: Sequence[nn.Module], folder: Path | None) -> I
         return
     file = folder / "{}-{}-{}.pt".format(*task.key)
     of = {
-        "pared": pared.__version__,
+        "pared": version("pared"),
         "torch": "".join(torch.__version__),
         "point": key(task.point),
         "bars": str(task.milestones),
