@@ -256,7 +256,18 @@ def test_data_lists_describes_and_writes_a_series_that_can_be_run(tmp_path, monk
 
 def test_help_and_version():
     assert pared("--version").stdout == f"pared {library.__version__}\n"
-    for words in ("", "run", "data", "predict", "report", "search", "compare-criteria", "diagnose", "retune"):
+    for words in (
+        "",
+        "run",
+        "data",
+        "predict",
+        "report",
+        "search",
+        "compare-criteria",
+        "diagnose",
+        "retune",
+        "distill",
+    ):
         helped = pared(*words.split(), "--help")
         assert helped.exit_code == 0
         assert "Usage" in helped.stdout
@@ -264,7 +275,7 @@ def test_help_and_version():
     assert pared("prune").exit_code == 2
     assert {command.callback.__name__ for command in app.registered_commands} == {
         "run_command", "data_command", "predict_command", "report_command", "search_command",
-        "compare_criteria_command", "diagnose_command", "retune_command",
+        "compare_criteria_command", "diagnose_command", "retune_command", "distill_command",
     }  # fmt: skip
 
 

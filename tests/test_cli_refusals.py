@@ -151,6 +151,7 @@ def test_an_output_folder_that_cannot_be_written(here, out):
     refuse(here, ("run", "my.csv", "--column", "value", *SMALL, "--out", out), out, "cannot be written", "--out")
 
 
+@pytest.mark.slow
 def test_diverged_training_is_reported_and_never_crowned(here):
     before = files(here)
     result = pared("run", "my.csv", "--column", "value", *SMALL, "--lr", "1e30", "--out", "new/folder")

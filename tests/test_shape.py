@@ -118,6 +118,7 @@ def test_small_networks_are_trained_for_as_many_multiply_adds():
     assert {len(fit.curves["train"]) for fit in found.fits.values()} == {round(2 * times)}
 
 
+@pytest.mark.slow
 def test_the_same_twice_and_the_random_state_untouched():
     state = torch.get_rng_state().clone()
     one, two = (shape(build, splits(), (0,), replace(QUICK, margin=0.5)) for _ in range(2))

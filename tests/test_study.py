@@ -234,6 +234,7 @@ def test_equal_compute_counts_multiply_adds():
     assert equal_compute_epochs(full, small, tried, Batch(torch.zeros(2, 4, 2), torch.zeros(2, 1))) == epochs + 6
 
 
+@pytest.mark.slow
 def test_of_several_ways_the_one_stays_that_errs_least_on_validation_data():
     settings = replace(QUICK, cutting=Layers(), rules=(Count(1),))
     found = Investigation(build, splits(), SEEDS, settings).run()

@@ -229,6 +229,7 @@ def test_shedding_keeps_the_error_and_its_plan_replays():
     assert torch.equal(again(split.validation.x), lean.fit.model(split.validation.x))
 
 
+@pytest.mark.slow
 def test_nothing_is_shed_where_nothing_may_be_lost():
     split = problem()
     full = fit(deep().float(), split, TrainConfig(epochs=20, lr=1e-2))
