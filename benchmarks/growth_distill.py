@@ -1,10 +1,12 @@
 """Teacher and student, measured: distillation, hints, born-again networks, another domain, refits of cut networks.
 
 Paired by seed, which deals out the data, draws the weights and orders the samples. Arms of a pair take as many training
-steps of the student unless the row says otherwise; test data choose nothing. The settings were made smaller for lack of
-machine time (20 seeds, 5 teachers of 60 epochs, twice as many steps of the student became 10, 3 of 40 and these) after
-two looks, at 2 and at 8 of the seeds, in the first of which teachers of the same labels helped a little. Networks of one shape are trained in step, as a fleet; seconds are the processor's, of one training with its
-teachers'.
+steps of the student unless the row says otherwise; test data choose nothing. Networks of one shape are trained in step,
+as a fleet; seconds are the processor's, of one training with its teachers'.
+
+The settings were made smaller for lack of machine time (20 seeds, 5 teachers of 60 epochs, twice as many steps of the
+student became 10, 3 of 40, and these) after two looks, at 2 and at 8 of the seeds, in the first of which teachers of the
+same labels helped a little.
 """
 
 import copy
