@@ -5,8 +5,8 @@ steps of the student unless the row says otherwise; test data choose nothing. Ne
 as a fleet; seconds are the processor's, of one training with its teachers'.
 
 The settings were made smaller for lack of machine time (20 seeds, 5 teachers of 60 epochs, twice as many steps of the
-student became 10, 3 of 40, and these) after two looks, at 2 and at 8 of the seeds, in the first of which teachers of the
-same labels helped a little.
+student became 10, 3 of 40, and these) after two looks, at 2 and at 8 of the seeds, in the first of which teachers of
+the same labels helped a little.
 """
 
 import copy
