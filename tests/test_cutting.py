@@ -98,6 +98,7 @@ def test_weights_go_by_score_and_biases_stay():
     assert all(random.masks[name].sum() == mask.sum() for name, mask in removal.masks.items())
 
 
+@pytest.mark.slow
 def test_layers_go_one_by_one_the_lowest_first_and_one_recurrent_layer_stays():
     own = subject()
     names = ["recurrent.0", "recurrent.1", "recurrent.2", "head.0"]

@@ -97,9 +97,16 @@ def quietly(criterion):
     def call(*args):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*second derivatives are negative")
-            return CRITERIA[criterion](*args)
+            scores = CRITERIA[criterion](*args)
+        return one_last_rank(scores) if criterion in RANKS else scores
 
     return call
+
+
+def one_last_rank(scores):
+    """The last two that are left have equal shares, so that rounding alone says which of them goes first."""
+    last = max(float(values.max()) for values in scores.values())
+    return {name: values.clamp_max(last - 1) for name, values in scores.items()}
 
 
 PAIRS = [

@@ -64,6 +64,7 @@ def test_a_new_column_starts_as_its_network_alone_and_the_old_ones_stay(kind):
     assert torch.equal(model(x), model(x, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_old_tasks_are_kept_to_the_bit_whatever_the_new_column_learns(kind):
     first, x = columns(kind, 2), drawn(48, 6, 1)

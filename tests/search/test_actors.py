@@ -50,6 +50,7 @@ def cluster():
     quiet = {"include_dashboard": False, "object_store_memory": 100_000_000}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # no token is written into the home directory
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))  # its workers import the tests' functions
         for name, value in actors_module.ENVIRONMENT.items():
             patch.setenv(name, value)
         machines = Machines(initialize_head=True, head_node_args={"num_cpus": 2, **quiet})

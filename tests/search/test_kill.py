@@ -50,7 +50,8 @@ def asked(folder: Path, *queries: str) -> list[list[tuple]]:
     engine = engine_of(database)
     try:
         with engine.connect() as connection:
-            return [[tuple(row) for row in connection.execute(text(query))] for query in queries]
+            answers = (connection.execute(text(query)) for query in queries)
+            return [[tuple(row) for row in answer] if answer.returns_rows else [] for answer in answers]
     finally:
         engine.dispose()
 

@@ -174,7 +174,7 @@ def test_points_that_make_no_network_are_failures_and_the_search_goes_on():
 
 @pytest.mark.slow
 def test_early_stopping_and_several_objectives_go_together():
-    settings = SearchSettings(10, objectives=("error", "parameters"), stopping=Stopping("median", 1))
+    settings = SearchSettings(10, objectives=("error", "parameters"), stopping=Stopping("median", 1), lag=1)
     found = search(series(), TINY, settings, RunConfig(epochs=4))
     assert any(trial.outcome == "stopped early" for trial in found.trials)
     assert found.winner.outcome == "complete"

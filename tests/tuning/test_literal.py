@@ -55,6 +55,7 @@ def test_measurement_does_not_halve_them():
     assert all(max(finding.change.of(found.recipe).hidden) > 128 for finding in found.findings if finding.change)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("unit", "rule"), [(0.01, {"hidden": (32,)}), (1.0, {}), (100.0, {"clip": 1.0})])
 def test_they_follow_the_unit_of_the_targets(unit, rule):
     """The same data in other units: another rule fires. Measured, what is wrong are the units."""

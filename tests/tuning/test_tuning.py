@@ -16,6 +16,7 @@ def paths(tuning):
     return [(step.finding.kind, step.kept) for step in tuning.steps]
 
 
+@pytest.mark.slow
 def test_a_short_budget_is_lengthened():
     case = short_budget(0)
     problem = replace(case.problem, fields=("epochs",))
@@ -49,6 +50,7 @@ def test_nothing_is_tried_twice_and_what_does_not_help_is_taken_back():
     assert found.ended == "nothing is left to try"
 
 
+@pytest.mark.slow
 def test_a_leak_is_closed_though_the_validation_loss_rises():
     case = leaky_split(0)
     found = improve(replace(case.problem, fields=("apart",)), replace(case.recipe, epochs=30), most=1)
@@ -70,6 +72,7 @@ def test_better_needs_seeds_and_examples():
     assert not verdict([losses * factor for losses, factor in zip(before, (0.5, 1.05, 1.05, 1.05, 1.05), strict=True)])
 
 
+@pytest.mark.slow
 def test_divergence_is_mended_without_a_comparison():
     problem = replace(dense(surface(0)), fields=("lr",))
     found = improve(problem, replace(SOUND, epochs=5, lr=0.9, optimiser="sgd"), most=1)
