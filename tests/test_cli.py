@@ -222,6 +222,7 @@ def test_predict_writes_a_new_file_and_never_over_one(first, home, tmp_path, mon
     assert files(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_report_draws_the_same_page_again(first, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = (first[1] / "report.html").read_bytes()

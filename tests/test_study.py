@@ -308,6 +308,7 @@ def test_prune_refits_from_the_truth_or_from_the_uncut_network():
         prune(model, data, refit=Refit(config, Soft()))
 
 
+@pytest.mark.slow
 def test_cut_networks_are_taught_by_the_uncut_ones_of_their_block():
     settings = replace(QUICK, rules=(Ratio(0.5),), teach=Mixed(0.5))
     blocks = splits()

@@ -171,6 +171,7 @@ def test_the_page_says_what_was_removed(undrawn, what, removed, sizes):
     assert ("Recurrent weights of the first layer" in source) == (what == "units")
 
 
+@pytest.mark.slow
 def test_ratios_of_single_layers_are_named_in_their_order(undrawn):
     record = example_record()
     assert "Ratios of single layers" not in text(page(record))
@@ -262,6 +263,7 @@ def test_claims_follow_the_verdict():
     assert any("small loss within the margin" in each for each in claims.may_not(record))
 
 
+@pytest.mark.slow
 def test_quick_few_blocks_and_one_seed_are_told(undrawn):
     record = example_record()
     record["settings"] |= {"quick": True, "seeds": [0]}

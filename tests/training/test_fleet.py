@@ -57,6 +57,7 @@ def test_companions_and_jobs_change_nothing(jobs):
         assert close(fleet[index], fit(model, data, config))
 
 
+@pytest.mark.slow
 def test_engines_agree_and_the_loop_is_the_plain_loop():
     kernels, loops = (fit_many(MODELS, SPLITS, CONFIGS, engine=engine) for engine in ("kernel", "loop"))
     assert all(same(one, fit(*member)) for one, *member in zip(loops, MODELS, SPLITS, CONFIGS, strict=True))
