@@ -70,6 +70,7 @@ def collected(workers, count):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.ray
 def test_actors_that_die_are_replaced_and_their_tasks_made_again(cluster, monkeypatch):
     """One is killed, then the machine of another; a point that kills whoever takes it is given up."""
@@ -95,6 +96,7 @@ def test_actors_that_die_are_replaced_and_their_tasks_made_again(cluster, monkey
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.ray
 def test_a_driver_that_was_killed_goes_on_to_the_search_of_one_process(cluster, tmp_path):
     command = [sys.executable, searching.__file__, str(tmp_path), "40", "2", cluster.address]
@@ -115,6 +117,7 @@ def test_a_driver_that_was_killed_goes_on_to_the_search_of_one_process(cluster, 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.ray
 def test_what_keeps_workers_from_starting_is_told(cluster, monkeypatch):
     with pytest.raises(SearchError, match=r"workers cannot start on the cluster \(.*ValueError: not here.*versions of"):
@@ -128,6 +131,7 @@ def test_what_keeps_workers_from_starting_is_told(cluster, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.ray
 def test_a_cluster_that_is_not_there_is_told():
     pytest.importorskip("ray")

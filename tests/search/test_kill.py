@@ -73,6 +73,7 @@ def workers_of(driver: int) -> list[int]:
     return [pid for pid, parent in parents.items() if parents.get(parent) == driver]
 
 
+@pytest.mark.timeout(900)  # twenty starts of a driver and its workers
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
 def test_killed_again_and_again_a_search_ends_as_one_that_was_left_alone(tmp_path, server, left_alone):
     """Again and again some evaluations are made, then one of the driver and its two workers is killed, by lot.
