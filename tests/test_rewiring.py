@@ -1,6 +1,6 @@
 """Sparse training whose weights move: counts that never change, masks that hold, lottery tickets."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,18 +13,9 @@ from pared.lottery import lottery_ticket
 from pared.rewiring import Rewiring, erdos_renyi, evolved, fit_sparse, random_masks, rewired, rigl
 from pared.schedules import Exponential
 from pared.training.parts import part_of
+from problems import Data, drawn
 
 CONFIG = TrainConfig(epochs=6, batch_size=16, seed=3)
-
-
-@dataclass
-class Data:
-    train: Batch
-    validation: Batch
-
-
-def drawn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def numbers():

@@ -4,20 +4,19 @@ import math
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from pared import evaluation
-from pared.data.series import Series
-from pared.data.splits import Framing, Protocol, Scaler, rolling_origin
+from pared.data.splits import Scaler
 from pared.growth import random_in
 from pared.models import Forecaster
 from pared.shape import TRAINING, ShapeSettings, shape
 from pared.surgery import StructureError
 from pared.training import TrainConfig
 from pared.types import Batch, DivergedError
+from problems import logistic_blocks
 
 QUICK = ShapeSettings(
     begin=TrainConfig(epochs=4, lr=0.02, batch_size=32),
@@ -25,14 +24,6 @@ QUICK = ShapeSettings(
     finish=TrainConfig(epochs=2, lr=0.01, batch_size=32),
     rule=random_in,
 )
-
-
-def splits(blocks=5):
-    values = [0.4]
-    for _ in range(380):
-        values.append(3.99 * values[-1] * (1 - values[-1]))
-    series = Series("tiny", np.array(values)[:, None], ("x",), 2, "values", None, "a logistic map")
-    return rolling_origin(series, Protocol(120, 40, 40, 40, blocks), Framing(2, predict="values"))
 
 
 def build(seed, widths):
@@ -46,7 +37,7 @@ def size(model):
 
 @pytest.mark.slow
 def test_cuts_go_on_while_they_are_within_the_margin():
-    found = shape(build, splits(), (0,), replace(QUICK, margin=1e6))
+    found = shape(build, logistic_blocks(), (0,), replace(QUICK, margin=1e6))
     cuts = [change for change in found.changes if change.kind == "cut"]
     assert all(change.taken and change.parameters[1] < change.parameters[0] for change in cuts)
     assert [change.units for change in cuts][:2] == [6, 3]
@@ -59,7 +50,7 @@ def test_cuts_go_on_while_they_are_within_the_margin():
 
 @pytest.mark.slow
 def test_nothing_is_taken_that_the_paired_test_does_not_allow():
-    found = shape(build, splits(), (0,), replace(QUICK, margin=1e-9, level=0.999, first="grow"))
+    found = shape(build, logistic_blocks(), (0,), replace(QUICK, margin=1e-9, level=0.999, first="grow"))
     for change in found.changes:
         allowed = ("better",) if change.kind == "grow" else ("better", "not inferior")
         assert not change.taken or change.comparison.verdict in allowed
@@ -98,7 +89,7 @@ def test_units_that_are_needed_grow():
 
 @pytest.mark.slow
 def test_work_is_counted_and_kept_within_the_limit():
-    blocks = splits()
+    blocks = logistic_blocks()
     found = shape(build, blocks, (0,), QUICK)
     usual = TRAINING * evaluation.macs(build(0, {}), blocks[0].train.x[:1]) * len(blocks[0].train.x)
     assert found.work >= usual * (4 + 2 + 6 * len(found.changes)) * 0.8  # epochs are whole numbers
@@ -111,8 +102,8 @@ def test_work_is_counted_and_kept_within_the_limit():
 
 def test_small_networks_are_trained_for_as_many_multiply_adds():
     small = {"recurrent.0.l0": 2, "recurrent.1.l0": 1, "head.0": 1}
-    found = shape(build, splits(), (0,), replace(QUICK, limit=1.0), small)  # nothing but begin and finish
-    x = splits()[0].train.x[:1]
+    found = shape(build, logistic_blocks(), (0,), replace(QUICK, limit=1.0), small)  # nothing but begin and finish
+    x = logistic_blocks()[0].train.x[:1]
     times = evaluation.macs(build(0, {}), x) / evaluation.macs(build(0, small), x)
     assert found.changes == ()
     assert {len(fit.curves["train"]) for fit in found.fits.values()} == {round(2 * times)}
@@ -121,7 +112,7 @@ def test_small_networks_are_trained_for_as_many_multiply_adds():
 @pytest.mark.slow
 def test_the_same_twice_and_the_random_state_untouched():
     state = torch.get_rng_state().clone()
-    one, two = (shape(build, splits(), (0,), replace(QUICK, margin=0.5)) for _ in range(2))
+    one, two = (shape(build, logistic_blocks(), (0,), replace(QUICK, margin=0.5)) for _ in range(2))
     assert torch.equal(state, torch.get_rng_state())
     assert one.changes == two.changes
     for member, fit in one.fits.items():
@@ -137,10 +128,10 @@ def test_settings_that_are_none_are_refused(told):
 
 def test_networks_that_cannot_be_shaped_are_refused():
     with pytest.raises(DivergedError, match="all 5 first trainings"):
-        shape(build, splits(), (0,), replace(QUICK, begin=TrainConfig(epochs=2, lr=math.inf)))
+        shape(build, logistic_blocks(), (0,), replace(QUICK, begin=TrainConfig(epochs=2, lr=math.inf)))
 
     def alone(seed, widths):
         return nn.Sequential(nn.Flatten(), nn.Linear(2, 1))
 
     with pytest.raises(StructureError):
-        shape(alone, splits(), (0,), QUICK)
+        shape(alone, logistic_blocks(), (0,), QUICK)

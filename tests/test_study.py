@@ -15,8 +15,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from networks import batch, forecaster, mlp, snapshot, unchanged
 from pared import criteria, evaluation
 from pared.cutting import Layers, Units, Weights
-from pared.data.series import Series
-from pared.data.splits import Framing, Protocol, rolling_origin
 from pared.distill import Lessons, distill, lessons
 from pared.models import Forecaster
 from pared.outcomes import CONTROLS, label
@@ -27,18 +25,11 @@ from pared.surgery import Plan, StructureError, cut, droppable, trace
 from pared.targets import Mixed, Soft
 from pared.training import TrainConfig, fit, fit_many
 from pared.types import Batch, DivergedError
+from problems import logistic_blocks
 
 NAIVE = {"persistence", "flip", "same", "mean", "ar", "analog"}
 BLOCKS, SEEDS = range(5), (0, 1)
 MEMBERS = list(itertools.product(BLOCKS, SEEDS))
-
-
-def splits(blocks=len(BLOCKS)):
-    values = [0.4]
-    for _ in range(380):
-        values.append(3.99 * values[-1] * (1 - values[-1]))
-    series = Series("tiny", np.array(values)[:, None], ("x",), 2, "values", None, "a logistic map")
-    return rolling_origin(series, Protocol(120, 40, 40, 40, blocks), Framing(2, predict="values"))
 
 
 def build(seed, widths):
@@ -58,7 +49,7 @@ QUICK = StudySettings(
 
 @pytest.fixture(scope="module")
 def evidence():
-    return Investigation(build, splits(), SEEDS, QUICK).run()
+    return Investigation(build, logistic_blocks(), SEEDS, QUICK).run()
 
 
 def test_every_arm_meets_every_block_and_seed(evidence):
@@ -105,7 +96,7 @@ def test_the_controls_are_fair(evidence):
 def test_a_search_goes_by_validation_data_and_every_look_is_a_candidate():
     def searched(margin):
         settings = replace(QUICK, rules=(Bisection(most=3),), margin=margin)
-        return Investigation(build, splits(), (0,), settings).run()
+        return Investigation(build, logistic_blocks(), (0,), settings).run()
 
     wide, narrow = searched(1e6), searched(1e-9)
     assert [c.label for c in wide.candidates] == ["ratio 0.5", "ratio 0.75"]  # of 12 units, 3 stay
@@ -120,7 +111,7 @@ def test_a_search_goes_by_validation_data_and_every_look_is_a_candidate():
 
 def test_weights_stay_zero_from_the_cut_to_the_controls():
     settings = replace(QUICK, cutting=Weights(), rules=(Ratio(0.5), Ratio(0.8)))
-    found = Investigation(build, splits(), (0,), settings).run()
+    found = Investigation(build, logistic_blocks(), (0,), settings).run()
     assert found.chosen.label == "ratio 0.8"
     for block in BLOCKS:
         full, small, random, scratch, on = (
@@ -146,7 +137,7 @@ def full_size(found):
 @pytest.mark.slow
 def test_layers_go_one_by_one_as_long_as_what_is_left_passes():
     settings = replace(QUICK, cutting=Layers(), rules=(OneByOne(),))
-    found = Investigation(build, splits(), (0,), settings).run()
+    found = Investigation(build, logistic_blocks(), (0,), settings).run()
     assert [c.label for c in found.candidates] == ["1 removed", "2 removed"]  # of three, one recurrent layer stays
     assert [c.removed for c in found.candidates] == [pytest.approx(1 / 3), pytest.approx(2 / 3)]
     for block in BLOCKS:
@@ -155,7 +146,7 @@ def test_layers_go_one_by_one_as_long_as_what_is_left_passes():
         assert shapes[0] == shapes[1]
         assert len(random.plan.before) == len(small.plan.before) == round(3 * found.chosen.removed)
         assert len(small.fit.curves["train"]) == len(random.fit.curves["train"]) == QUICK.refit.epochs
-    narrow = Investigation(build, splits(), (0,), replace(settings, margin=1e-9)).run()
+    narrow = Investigation(build, logistic_blocks(), (0,), replace(settings, margin=1e-9)).run()
     assert [c.label for c in narrow.candidates] == ["1 removed", "2 removed"]
     assert narrow.chosen == next((c for c in reversed(narrow.candidates) if c.eligible), None)
 
@@ -180,20 +171,20 @@ def test_outcomes_say_what_they_are(evidence):
 def test_the_same_study_gives_the_same_outcomes():
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    one = study(build, splits(1), (3,), QUICK)
+    one = study(build, logistic_blocks(1), (3,), QUICK)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(6)
-    assert study(build, splits(1), (3,), QUICK) == one
+    assert study(build, logistic_blocks(1), (3,), QUICK) == one
 
 
 @pytest.mark.slow
 def test_the_outcomes_do_not_depend_on_the_number_of_jobs(evidence):
-    assert study(build, splits(), SEEDS, QUICK, "data", jobs=2) == list(evidence.outcomes)
+    assert study(build, logistic_blocks(), SEEDS, QUICK, "data", jobs=2) == list(evidence.outcomes)
 
 
 def test_a_threshold_that_removes_nothing_is_never_chosen():
     settings = replace(QUICK, rules=(Threshold(-1.0),))
-    evidence = Investigation(build, splits(1), (0,), settings).run()
+    evidence = Investigation(build, logistic_blocks(1), (0,), settings).run()
     assert [c.removed for c in evidence.candidates] == [0.0]
     assert evidence.chosen is None
     assert not evidence.ships_cut
@@ -203,15 +194,15 @@ def test_a_threshold_that_removes_nothing_is_never_chosen():
 def test_a_study_whose_networks_all_diverge_says_so():
     settings = replace(QUICK, train=TrainConfig(epochs=3, lr=1e30, optimiser="sgd"))
     with pytest.raises(DivergedError, match="all 1 trainings"):
-        study(build, splits(1), (0,), settings)
+        study(build, logistic_blocks(1), (0,), settings)
 
 
 def test_wrong_settings_are_found_before_training():
     with pytest.raises(ValueError, match="matches no group"):
-        Investigation(build, splits(1), (0,), replace(QUICK, cutting=Units(keep=("nowhere",)))).check()
+        Investigation(build, logistic_blocks(1), (0,), replace(QUICK, cutting=Units(keep=("nowhere",)))).check()
     no_recurrence = Investigation(
         lambda seed, widths: nn.Sequential(nn.Flatten(), nn.Linear(2, 4), nn.Linear(4, 1)),
-        splits(1),
+        logistic_blocks(1),
         (0,),
         replace(QUICK, cutting=Units(criteria.junk)),
     )
@@ -237,9 +228,11 @@ def test_equal_compute_counts_multiply_adds():
 @pytest.mark.slow
 def test_of_several_ways_the_one_stays_that_errs_least_on_validation_data():
     settings = replace(QUICK, cutting=Layers(), rules=(Count(1),))
-    found = Investigation(build, splits(), SEEDS, settings).run()
+    found = Investigation(build, logistic_blocks(), SEEDS, settings).run()
     alone = {
-        name: Investigation(build, splits(), SEEDS, replace(settings, cutting=Layers(only(name), tries=1))).run()
+        name: Investigation(
+            build, logistic_blocks(), SEEDS, replace(settings, cutting=Layers(only(name), tries=1))
+        ).run()
         for name in ("recurrent.0", "recurrent.1", "head.0")
     }
     gone = set()
@@ -311,7 +304,7 @@ def test_prune_refits_from_the_truth_or_from_the_uncut_network():
 @pytest.mark.slow
 def test_cut_networks_are_taught_by_the_uncut_ones_of_their_block():
     settings = replace(QUICK, rules=(Ratio(0.5),), teach=Mixed(0.5))
-    blocks = splits()
+    blocks = logistic_blocks()
     evidence = Investigation(build, blocks, (0,), settings).run()
     plain = Investigation(build, blocks, (0,), replace(settings, teach=None)).run()
     for arm in ("full", "trained_on", "ratio 0.5", "random"):
@@ -335,7 +328,7 @@ def test_the_teachers_look_counts_as_compute():
 
 
 def test_an_interrupted_study_measures_what_it_has_not_yet_one_step_ahead():
-    work = Investigation(build, splits(), SEEDS, QUICK)
+    work = Investigation(build, logistic_blocks(), SEEDS, QUICK)
 
     def interrupt(stage, done, total):
         if (stage, done) == ("measuring on validation data", 7):

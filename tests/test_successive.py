@@ -1,7 +1,5 @@
 """Successive regularisation: the penalty and its gradient against the formula, plain training at delta 0, two tasks."""
 
-from dataclasses import dataclass
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,18 +12,9 @@ from pared import MLP, Batch, Forecaster, TrainConfig, fit
 from pared.schedules import Decay
 from pared.successive import Anchored, AnchoredLoss, fit_anchored, successive
 from pared.training import Bound
+from problems import Data, drawn
 
 CONFIG = TrainConfig(epochs=4, batch_size=16, seed=3)
-
-
-@dataclass
-class Data:
-    train: Batch
-    validation: Batch
-
-
-def drawn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def task(turn=1.0):

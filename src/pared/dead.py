@@ -232,8 +232,7 @@ def _plan(structure: Structure, dead: Units) -> Plan:
     for cells, projected in structure.projections():
         if cells.left(counts) == projected.left(counts):
             one = next(name for name in cells.each if counts[name] < structure[name].width)
-            together = next((names for names in structure.equal if one in names), (one,))
-            counts |= dict.fromkeys(together, counts[one] + 1)
+            counts |= dict.fromkeys(structure.alike(one), counts[one] + 1)
     order = {
         name: mine.to(torch.int8).argsort(stable=True).tolist() for name, mine in dead.items()
     }  # living ones first

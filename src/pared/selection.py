@@ -234,8 +234,7 @@ def _apart(counts: Mapping[str, int], structure: Structure, limits: Limits) -> d
         for name in (*cells.each, *projected.each) if cells.left(now) == projected.left(now) else ():
             more = limits(name, now[name] + 1)
             if name in counts and more > now[name]:
-                together = next((names for names in structure.equal if name in names), (name,))
-                changed |= {other: more for other in together if other in counts}
+                changed |= {other: more for other in structure.alike(name) if other in counts}
                 break
     return changed
 

@@ -15,6 +15,7 @@ from pared.data import Block
 from pared.evaluation import FORECASTING, Comparison, Task
 from pared.growth import GrowthRule, bottleneck, tiny
 from pared.outcomes import Metrics, Trained, Yardstick, accepted, network_metrics
+from pared.seeds import seed_of
 from pared.selection import Count
 from pared.study import Member, member_seed, scoring_batch
 from pared.surgery import Structure, StructureError, carry, trace
@@ -264,7 +265,7 @@ def _changed(fit: Fit, model: nn.Module, structure: Structure, change: Any) -> F
 
 
 def _tried(crew: _Crew, now: _State, proposal: _Proposal, turn: int) -> tuple[_State, _State]:
-    """The networks as they are and the changed ones, both trained on for as many multiply-adds."""
+    """The networks as they are and the changed ones, both trained on for as many epochs."""
     crew.progress(f"trying to {proposal.kind} ({proposal.units})", turn, turn + 1)
     on = _trained(crew, now, now.fits, crew.settings.stint, turn)
     return on, _trained(crew, now, proposal.fits, crew.settings.stint, turn)
@@ -274,7 +275,7 @@ def _trained(crew: _Crew, now: _State, fits: Mapping[Member, Fit], config: Train
     """Networks trained on, for as many epochs as what they come from is given."""
     configs = {}
     for member in fits:
-        seed = int(np.random.SeedSequence([*member, turn + 1]).generate_state(1)[0])
+        seed = seed_of(*member, turn + 1)
         configs[member] = replace(config, epochs=crew.epochs(config, member, now.fits[member].model), seed=seed)
     splits, before = [crew.blocks[block] for block, _ in fits], list(fits.values())
     models, loss = [fit.model for fit in before], crew.settings.task.loss

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
@@ -37,6 +36,7 @@ from pared.outcomes import (
     network_outcomes,
     test_comparisons,
 )
+from pared.seeds import seed_of
 from pared.selection import Rule, select
 from pared.sizes import Bisection, Search, proposed
 from pared.surgery import Structure, cut, trace
@@ -353,7 +353,7 @@ class Untrained:
 
 def member_seed(block: int, seed: int) -> int:
     """Each block and seed starts from weights and an order of samples of its own."""
-    return int(np.random.SeedSequence([block, seed]).generate_state(1)[0])
+    return seed_of(block, seed)
 
 
 def scoring_batch(split: Block) -> Batch:

@@ -47,12 +47,12 @@ def check_model(model: nn.Module, example: Inputs, seed: int = 0, structure: Str
         found = trace(model, one_sample(x) if isinstance(x, Tensor) else x) if structure is None else structure
         whole = _outputs(model, x)
         generator = torch.Generator().manual_seed(seed)
-        plans = [_random_plan(found, _together(found, group), generator) for group in found if group.width > 1]
+        plans = [_random_plan(found, found.alike(group.name), generator) for group in found if group.width > 1]
         plans.append(_random_plan(found, [group.name for group in found], generator))
         for plan in plans:
             if found.removed(plan):
                 _check_plan(model, found, found.bind(plan), x, whole)
-        for names in dict.fromkeys(tuple(_together(found, group)) for group in found if group.exact):
+        for names in dict.fromkeys(found.alike(group.name) for group in found if group.exact):
             _check_insert(model, found, names, x, whole, seed)
         for group in found:
             order = torch.randperm(group.width, generator=generator).tolist()
@@ -116,17 +116,13 @@ def _reordered(name: str, tensor: Tensor, group: Group, order: Sequence[int]) ->
     return tensor
 
 
-def _together(structure: Structure, group: Group) -> Sequence[str]:
-    return next((names for names in structure.equal if group.name in names), (group.name,))
-
-
 def _random_plan(structure: Structure, names: Sequence[str], generator: torch.Generator) -> Plan:
     """Keeps some units of each group, as many in groups that must stay equally wide."""
     counts: dict[str, int] = {}
     for name in names:
         width = structure[name].width
         count = int(torch.randint(1, max(width, 2), (), generator=generator))
-        for other in _together(structure, structure[name]):
+        for other in structure.alike(name):
             counts.setdefault(other, counts.get(name, count))
     keep = {}
     for name, count in counts.items():

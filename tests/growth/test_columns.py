@@ -1,26 +1,21 @@
 """Progressive networks: the formula, old tasks kept to the bit, new columns that start as networks of their own."""
 
-from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
+import problems
 from networks import snapshot, unchanged
 from pared import MLP, Batch, Forecaster, TrainConfig, cut, fit, mask, select, trace
 from pared.growth import Progressive, add_column
+from problems import Data
 
 CONFIG = TrainConfig(epochs=3, batch_size=16, seed=3, weight_decay=0.1)
 
 
-@dataclass
-class Data:
-    train: Batch
-    validation: Batch
-
-
-def drawn(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+drawn = partial(problems.drawn, dtype=torch.float64)
 
 
 class Own(nn.Module):

@@ -1,7 +1,7 @@
 """Mixtures of experts: the loss and its gradient against the formula, splits that change nothing and then part ways."""
 
 import math
-from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
@@ -10,24 +10,19 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import mse_loss
 
+import problems
 from networks import snapshot, unchanged
 from pared import MLP, Batch, Forecaster, TrainConfig, fit
 from pared.growth import MixtureLoss, grow_experts, split_expert
 from pared.models import Experts
 from pared.schedules import Decay
 from pared.training import Bound
+from problems import Data
 
 CONFIG = TrainConfig(epochs=6, batch_size=16, seed=3)
 
 
-@dataclass
-class Data:
-    train: Batch
-    validation: Batch
-
-
-def drawn(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+drawn = partial(problems.drawn, dtype=torch.float64)
 
 
 def mixture(count=2, outputs=1, cell="lstm", seed=0):

@@ -6,11 +6,12 @@ from optuna.trial import TrialState
 from pared.search import Categorical, Conditional, Int, SearchError, SearchSettings, Space, Stopping, samplers, search
 from pared.search.book import Book
 from pared.search.driver import Evaluator, Exploration, Rules
-from pared.search.samplers import SAMPLERS, Proposals, mix
+from pared.search.samplers import SAMPLERS, Proposals
 from pared.search.space import grid, key
 from pared.search.story import _Function
 from pared.search.trials import Evaluation, Failure, Key, Task
 from pared.search.workers import attempted, crew
+from pared.seeds import seed_of
 from pared.types import DataError
 from searching import SPACE, AnyOrder, noisy
 
@@ -76,7 +77,7 @@ def test_the_number_of_jobs_does_not_matter():
 def test_another_seed_is_another_search_and_every_trial_draws_anew():
     assert plain(explored(12, "random", seed=0)) != plain(explored(12, "random", seed=1))
     assert len({key(point) for point, _ in plain(explored(40, "random"))}) == 40
-    assert len({mix(seed, number) for seed in range(20) for number in range(20)}) == 400
+    assert len({seed_of(seed, number) for seed in range(20) for number in range(20)}) == 400
 
 
 def test_a_proposal_that_was_tried_costs_nothing_and_a_space_ends():

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pared.models.rbm import OrderedRBM
+from pared.seeds import seed_of
 from pared.training.contrastive import ContrastiveConfig, ContrastiveFit, check_rows, fit_contrastive
 
 
@@ -57,7 +57,7 @@ def fit_endless(
     fit: ContrastiveFit | None = None
     grown, units = model, list[int]()
     for start in range(0, config.updates, how.every):
-        seed = int(np.random.SeedSequence([config.seed, start]).generate_state(1)[0])
+        seed = seed_of(config.seed, start)
         part = replace(config, updates=min(how.every, config.updates - start), seed=seed)
         fit = fit_contrastive(grown, x, part, fit)
         assert isinstance(fit.model, OrderedRBM)

@@ -134,6 +134,5 @@ def _wanted(model: nn.Module, structure: Structure, batch: Batch, loss: Loss, ho
     if how.neediest and counts:
         needs = bottleneck(model, structure, batch, loss)
         first = max(counts, key=lambda name: needs.get(name, 0.0))
-        alike = next((names for names in structure.equal if first in names), (first,))
-        counts = {name: count for name, count in counts.items() if name in alike}
+        counts = {name: count for name, count in counts.items() if name in structure.alike(first)}
     return counts

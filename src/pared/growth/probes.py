@@ -121,7 +121,7 @@ def _layer(found: Mapping[str, LayerSlopes], parameter: str, name: str) -> Layer
 
 def _probed(model: nn.Module, structure: Structure, name: str) -> _Probed:
     model = private(model)
-    alike = next((names for names in structure.equal if name in names), (name,))
+    alike = structure.alike(name)
     one = dict.fromkeys(alike, 1)
     first, grown = insert(model, structure, one), grown_structure(structure, one)
     size = sum(where.shape[1] for where in makers(first, grown, newest(grown, one), name).values())

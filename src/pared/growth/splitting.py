@@ -48,7 +48,7 @@ def splits(
         if count > structure[name].width:
             raise ValueError(f"{name!r} has {structure[name].width} units, so that {count} cannot split; ask for fewer")
     while counts:
-        names = [name for name in _alike(structure, next(iter(counts))) if name in counts]
+        names = [name for name in structure.alike(next(iter(counts))) if name in counts]
         found = {name: splitting(model, structure, batch, loss, name, size) for name in names}
         chosen = {name: found[name][0].argsort()[: counts[name]].tolist() for name in names}
         model, structure = widen(model, structure, chosen), grown_structure(structure, chosen)
@@ -93,7 +93,7 @@ class _Halves:
 
 
 def _halves(model: nn.Module, structure: Structure, name: str) -> _Halves:
-    every = {other: range(structure[other].width) for other in _alike(structure, name)}
+    every = {other: range(structure[other].width) for other in structure.alike(name)}
     twice, grown = widen(private(model), structure, every).double(), grown_structure(structure, every)
     places = _own(twice, grown, name)
     reads = readers(twice, grown, {name: range(grown[name].width)}, name)
@@ -102,12 +102,7 @@ def _halves(model: nn.Module, structure: Structure, name: str) -> _Halves:
 
 def _own(model: nn.Module, structure: Structure, name: str) -> Places:
     """What makes the units of a group and reads none of them nor of those that must be as many."""
-    return makers(model, structure, {n: range(structure[n].width) for n in _alike(structure, name)}, name)
-
-
-def _alike(structure: Structure, name: str) -> tuple[str, ...]:
-    """The groups that must be as wide as a group, itself among them."""
-    return next((names for names in structure.equal if name in names), (name,))
+    return makers(model, structure, {n: range(structure[n].width) for n in structure.alike(name)}, name)
 
 
 def _rows(places: Places, units: Sequence[int]) -> Places:
@@ -177,7 +172,7 @@ def firefly(
     """
     check_growth(structure, batch, counts)
     for name, count in counts.items():
-        if len(names := _alike(structure, name)) > 1:
+        if len(names := structure.alike(name)) > 1:
             raise StructureError(f"{', '.join(names)} must be equally wide; split them with pared.split_layers first")
         width = structure[name].width
         wide = _wide(model, structure, name, width + count)

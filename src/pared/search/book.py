@@ -286,7 +286,7 @@ def _made_on_server(place: Place, about: Mapping[str, Any], objectives: int) -> 
             try:
                 _fill(database, about, objectives)
                 point_to(database, place.folder)
-            except BaseException:
+            except BaseException:  # such as Ctrl-C: half a book would be taken for one
                 with engine.begin() as connection:
                     connection.execute(text(f"DROP SCHEMA {database.schema} CASCADE"))
                 raise

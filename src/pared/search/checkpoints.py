@@ -98,7 +98,7 @@ def course_of(task: Task, models: Sequence[nn.Module], folder: Path | None) -> I
     }
     try:
         yield replace(_kept(file, of, models), file=file, of=of, due=time.monotonic() + SECONDS)
-    except Exception:
+    except Exception:  # whatever it failed of, it is done; Ctrl-C and kills leave the file to go on from
         _remove(file)
         raise
     _remove(file)

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
-
 from pared.search.space import Categorical, Float, Int, Point, PowerOfTwo, Space, domain
 from pared.search.trials import Evaluation, Result
+from pared.seeds import seed_of
 from pared.types import DataError
 
 if TYPE_CHECKING:
@@ -26,11 +25,6 @@ MOST_TRIALS, BEST, NEWEST = 2000, 250, 750
 """At so many trials tpe forgets all but the best and the newest: a proposal takes time in proportion to them."""
 POPULATION = 12
 """Trials a generation of nsga2; Optuna's 50 would be half of a usual search."""
-
-
-def mix(seed: int, number: int) -> int:
-    """A seed for trial `number` of a search."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 class Proposals:
@@ -64,7 +58,7 @@ class Proposals:
                 self._forget()
             if fixed is not None:
                 self._study.enqueue_trial(_encoded(self._space, fixed))
-            self._study.sampler = _MAKERS[self._sampler](self._seed, mix(self._seed, self._count))
+            self._study.sampler = _MAKERS[self._sampler](self._seed, seed_of(self._seed, self._count))
             trial = self._asked[self._count] = self._study.ask()
             self._count += 1
             self._known += 1

@@ -25,9 +25,9 @@ from pared.outcomes import predictor
 from pared.schedules import Stretch
 from pared.search.checkpoints import Course, course_of
 from pared.search.defaults import configured
-from pared.search.samplers import mix
 from pared.search.space import Conditional, Space
 from pared.search.trials import Evaluation, Task
+from pared.seeds import seed_of
 from pared.settings import Predict, RunConfig, Settings, TableConfig
 from pared.study import member_seed
 from pared.training import Fit, TrainConfig
@@ -249,7 +249,7 @@ def _segment(config: TrainConfig, start: int, end: int) -> TrainConfig:
         epochs=end - start,
         schedule=Stretch(config.schedule, start / config.epochs, end / config.epochs),
         patience=config.patience if end == config.epochs else None,
-        seed=mix(config.seed, start),
+        seed=seed_of(config.seed, start),
     )
 
 

@@ -22,7 +22,7 @@ def verified(model: nn.Module, structure: Structure, inputs: Sequence[Tensor]) -
     """
     failed: dict[str, str] = {}
     for group in structure:
-        together = next((names for names in structure.equal if group.name in names), (group.name,))
+        together = structure.alike(group.name)
         if group.width > 1 and group.name not in failed and (why := _failure(model, structure, together, inputs)):
             failed |= dict.fromkeys(together, why)
     groups = tuple(group for group in structure if group.name not in failed)

@@ -59,6 +59,10 @@ class Structure:
     def __contains__(self, name: object) -> bool:
         return any(group.name == name for group in self.groups)
 
+    def alike(self, name: str) -> tuple[str, ...]:
+        """The groups that must be as wide as a group, itself among them."""
+        return next((names for names in self.equal if name in names), (name,))
+
     @property
     def units(self) -> int:
         """How many units the groups hold together."""

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
+from pared.seeds import seed_of
 from pared.training.fit import TrainConfig
 from pared.types import Schedule
 
@@ -28,5 +27,5 @@ def part_of(config: TrainConfig, start: int, stop: int) -> TrainConfig:
     if not 0 <= start < stop <= config.epochs:
         raise ValueError(f"a part must lie within the {config.epochs} epochs, got {start} to {stop}")
     schedule = Stretch(config.schedule, start / config.epochs, (stop - start) / config.epochs)
-    seed = int(np.random.SeedSequence([config.seed, start]).generate_state(1)[0]) if start else config.seed
+    seed = seed_of(config.seed, start) if start else config.seed
     return replace(config, epochs=stop - start, schedule=schedule, seed=seed)
