@@ -23,10 +23,13 @@ def here(tmp_path) -> Path:
     return tmp_path
 
 
-def interrupted(here: Path, stage: str, *words: object, presses: int = 1) -> tuple[int, str, float]:
+def interrupted(
+    here: Path, stage: str, *words: object, presses: int = 1, terminate: bool = False
+) -> tuple[int, str, float]:
     """Starts a run, presses Ctrl-C two seconds after a stage began; returns exit code, messages, seconds to the end.
 
-    Like a terminal it signals the whole process group, so that workers hear it too.
+    Like a terminal it signals the whole process group, so that workers hear it too; `terminate` sends SIGTERM to the
+    command alone, as `timeout` does.
     """
     log = here / "messages"
     options = ("--column", "value", *SMALL, *words)
@@ -46,7 +49,10 @@ def interrupted(here: Path, stage: str, *words: object, presses: int = 1) -> tup
         time.sleep(2)
         pressed = time.monotonic()
         for _ in range(presses):
-            os.killpg(run.pid, signal.SIGINT)
+            if terminate:
+                run.terminate()
+            else:
+                os.killpg(run.pid, signal.SIGINT)
             time.sleep(0.3)
         code = run.wait(timeout=60)
         took = time.monotonic() - pressed
@@ -104,6 +110,15 @@ def test_nothing_is_left_where_nothing_was_finished(here, units, jobs):
     assert "Traceback" not in text
     assert "nothing is left behind" in text
     assert files(here) == before
+
+
+@pytest.mark.parametrize(("units", "jobs"), [(KERNEL, 2), (LOOP, 2)])
+def test_sigterm_is_as_ctrl_c(here, units, jobs):
+    words = ("--recurrent", units, "--jobs", jobs, "--epochs", 10_000_000, "--out", "new/folder")
+    before = files(here)
+    code, text, took = interrupted(here, "training the full networks", *words, terminate=True)
+    assert (code, "nothing is left behind" in text, files(here)) == (130, True, before)
+    assert took < 10
 
 
 def test_an_interrupt_while_a_library_compiles_can_be_handled():

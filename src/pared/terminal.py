@@ -16,6 +16,7 @@ from pared.surgery import StructureError
 from pared.types import DataError, DivergedError
 
 WRONG_INPUT, DIVERGED, INTERRUPTED = 2, 1, 130
+ENDINGS = (signal.SIGINT, signal.SIGTERM)
 Number = TypeVar("Number", int, float)
 
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
@@ -27,7 +28,8 @@ def option(panel: str, text: str, *names: str, least: int | None = None) -> Any:
 
 def ignore_interrupts() -> None:
     """Writing what is finished and leaving takes seconds, in which a (second) Ctrl-C must not leave half a folder."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in ENDINGS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -39,9 +41,13 @@ class Interrupted(KeyboardInterrupt):
 
 
 def heed_interrupts() -> None:
-    """Ctrl-C raises `Interrupted`, unless whoever started this process turned it off."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupt)
+    """Ctrl-C, and SIGTERM as well, raises `Interrupted`, unless whoever started this process turned it off.
+
+    `timeout`, systemd and batch systems end a program by SIGTERM; what is finished is to be kept then, too.
+    """
+    for number in ENDINGS:
+        if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+            signal.signal(number, _interrupt)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
