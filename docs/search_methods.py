@@ -191,7 +191,8 @@ def page() -> str:
     )
     conditions = apart["results"]
     told = facts(content, on_all["results"], conditions)
-    rows = [line(name, content["results"][name], conditions[name], content["trials"]) for name in NAMES if name in conditions]
+    found = content["results"]
+    rows = [line(name, found[name], conditions[name], content["trials"]) for name in NAMES if name in found]
     more = [line_on_all(name, on_all["results"][other]) for name, other in ON_ALL.items()]
     parts = [HEAD.format(**told), _table(COLUMNS, rows), "\n", MEANING.format(**told)]
     return "".join([*parts, _table(ALL_COLUMNS, more), "\n", ADVICE.format(**told)])
