@@ -5,7 +5,7 @@ from torch import nn
 
 from pared import Batch, Growing, TrainConfig, grow
 from pared.data import parity
-from pared.growth import Stalled, tiny
+from pared.growth import Stalled, uniform_in
 from pared.schedules import Constant
 
 
@@ -22,6 +22,6 @@ for parameter in model.parameters():
     nn.init.uniform_(parameter, -1, 1)  # small weights would start on a plateau on which no unit sees a way
 config = TrainConfig(epochs=3000, lr=0.03, batch_size=16, schedule=Constant())
 how = Growing({"0": 1}, every=25, when=Stalled(window=150), goal=0.04)
-grown = grow(model, Cases(), config, tiny, how)
+grown = grow(model, Cases(), config, uniform_in, how)
 right = (grown.model(Cases.train.x) * Cases.train.y > 0).sum()
 print(f"{right} of 16 cases are right, with {grown.structure['0'].width} units after {len(grown.losses)} epochs")

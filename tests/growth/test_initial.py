@@ -9,7 +9,7 @@ from torch.nn.functional import mse_loss
 
 from growing import KINDS, ZOO, built, drawn, layered, problem, sine, slow
 from networks import snapshot, unchanged
-from pared.growth import bottleneck, copies, gradmax, random_in, tiny, zero_in
+from pared.growth import bottleneck, copies, gradmax, random_in, tiny, uniform_in, zero_in
 from pared.growth.entries import makers, newest, readers, values_at, with_values
 from pared.growth.probes import desired, linear_gradients
 from pared.growth.tiny import best_units
@@ -19,7 +19,10 @@ from pared.surgery.origins import grown_structure
 from pared.types import Batch
 
 CLOSE = {"atol": 1e-12, "rtol": 1e-12}
-SILENT = {"random_in": random_in, "zero_in": zero_in, "gradmax": gradmax, "copies": partial(copies, noise=0.0)}
+SILENT = {
+    "random_in": random_in, "uniform_in": uniform_in, "zero_in": zero_in, "gradmax": gradmax,
+    "copies": partial(copies, noise=0.0),
+}  # fmt: skip
 
 
 def gradients(model, batch):
@@ -50,6 +53,24 @@ def test_the_outputs_stay_and_the_new_units_learn(name, rule):
         places = [find(new, grown, units, group) for find in (makers, readers)]
         moved = [gradient_at(new, batch, where).abs().sum(1) for where in places]
         assert bool((sum(moved) > 0).all()), "a unit that can never learn"
+
+
+def test_uniform_inputs_owe_nothing_to_units_that_have_died():
+    model, batch = layered(), sine()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1e-6)
+    structure, counts = trace(model, batch.x), {"2": 40}
+    grown = grown_structure(structure, counts)
+    inputs = []
+    for rule in (random_in, partial(uniform_in, scale=2.0)):
+        new = rule(model, structure, batch, mse_loss, counts, 3)
+        inputs.append(values_at(new, makers(new, grown, newest(grown, counts), "2")).abs())
+    assert inputs[0].max() < 1e-4
+    assert 1.9 < inputs[1].max() <= 2
+    assert inputs[1].mean().item() == pytest.approx(1.0, abs=0.1)
+    with pytest.raises(ValueError, match="scale of new units' inputs must be above 0, got 0"):
+        uniform_in(model, structure, batch, mse_loss, counts, scale=0.0)
 
 
 def test_a_relu_without_inputs_or_bias_learns_in_float32():
@@ -149,7 +170,7 @@ def test_tiny_lowers_the_loss_at_once_and_keeps_what_was_there(name):
     assert all(torch.equal(p, q) for p, q in zip(back.parameters(), silent.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("rule", [random_in, zero_in, gradmax, tiny, copies])
+@pytest.mark.parametrize("rule", [random_in, uniform_in, zero_in, gradmax, tiny, copies])
 def test_what_cannot_grow_is_refused_with_its_reason(rule):
     model, batch = layered(), sine()
     structure = trace(model, batch.x)

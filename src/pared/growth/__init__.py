@@ -22,7 +22,7 @@ from pared.growth.entries import (
 )
 from pared.growth.experts import GrownExperts, MixtureLoss, grow_experts, split_expert
 from pared.growth.fans import fan_penalty
-from pared.growth.initial import GrowthRule, copies, gradmax, random_in, zero_in
+from pared.growth.initial import GrowthRule, copies, gradmax, random_in, uniform_in, zero_in
 from pared.growth.loop import Growing, Growth, Stalled, grow
 from pared.growth.nonparametric import Nonparametric, NonparametricFit, fit_nonparametric, with_zero_units
 from pared.growth.probes import bottleneck, linear_gradients
@@ -77,6 +77,7 @@ __all__ = [
     "splits",
     "splitting",
     "tiny",
+    "uniform_in",
     "values_at",
     "with_unit",
     "with_values",

@@ -54,6 +54,29 @@ def random_in(
     return insert(model, structure, counts, seed)
 
 
+def uniform_in(
+    model: nn.Module, structure: Structure, batch: Batch, loss: Loss, counts: Mapping[str, int], seed: int = 0,
+    scale: float = 1.0,
+) -> nn.Module:  # fmt: skip
+    """New units whose inputs and biases are drawn from U[-scale, scale] and whose outputs are zero.
+
+    Other than with `random_in`, they owe nothing to the units that are there: where training has brought the weights of
+    these close to zero, as on the plateau that parity begins with, units like them would see nothing either.
+    The model computes what it did. Cost: a copy. Raises as `random_in`, and ValueError for a scale that is not above 0.
+    Source: Ash (1989), dynamic node creation.
+    """
+    if not scale > 0:
+        raise ValueError(f"the scale of new units' inputs must be above 0, got {scale}")
+    new, grown = random_in(model, structure, batch, loss, counts, seed), grown_structure(structure, counts)
+    units, generator = newest(grown, counts), torch.Generator().manual_seed(seed)
+    for name, count in counts.items():
+        made = makers(new, grown, units, name)
+        entries = sum(where.shape[1] for where in made.values())
+        drawn = torch.rand(count, entries, generator=generator, dtype=torch.float64)
+        new = with_values(new, [(made, scale * (2 * drawn - 1))])
+    return new
+
+
 def zero_in(
     model: nn.Module, structure: Structure, batch: Batch, loss: Loss, counts: Mapping[str, int], seed: int = 0
 ) -> nn.Module:
