@@ -6,8 +6,7 @@ from typing import Any
 
 RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 NAMES = {
-    "default": "`pared search`",
-    "pared": "`pared search --lag 1`",
+    "pared": "`pared search` (one at a time)",
     "grid": "grid of 3 levels, cells in random order",
     "random": "random",
     "quasi-random": "quasi-random (Sobol)",
@@ -17,8 +16,8 @@ NAMES = {
     "cmaes": "evolution: CMA-ES",
     "tpe": "TPE",
 }
-ON_ALL = {"default": "pared", "pared": "pared, one at a time"} | {
-    name: f"optuna {name}" for name in ("gp", "random", "nsga2", "nsga2, 12", "cmaes", "tpe")
+ON_ALL = {"pared": "pared", "gp": "optuna gp", "random": "optuna random", "nsga2": "optuna nsga2"} | {
+    name: f"optuna {name}" for name in ("nsga2, 12", "cmaes", "tpe")
 }
 """Row -> its name in search.json, which has more tables and fewer figures."""
 COLUMNS = (
@@ -78,7 +77,7 @@ ADVICE = """
 ## Which one
 
 **Beginners, small data**: `pared run DATA --search 40`, no code. Its score can be believed: optimism
-{default_optimism}, against {tpe_optimism} for the best score of TPE and {random_optimism} of random search.
+{pared_optimism}, against {tpe_optimism} for the best score of TPE and {random_optimism} of random search.
 A grid is for two or three parameters: 60 cells of a coarse one came near in {grid_near} of the studies, random search
 in {random_near}, TPE in {tpe_near}. `pared search` counts the cells before it begins and refuses a grid that the
 trials do not cover.
@@ -145,7 +144,7 @@ def line_on_all(name: str, found: dict[str, Any]) -> tuple[str, ...]:
         NAMES[name],
         str(found["studies"]),
         _interval(found["regret"], ""),
-        "" if name == "default" else _interval(found["pared minus this"]),
+        "" if name == "pared" else _interval(found["pared minus this"]),
         _interval(found["optimism"]),
         f"{found['processor seconds a study']:.2g}",
     )
@@ -191,8 +190,7 @@ def page() -> str:
     )
     conditions = apart["results"]
     told = facts(content, on_all["results"], conditions)
-    found = content["results"]
-    rows = [line(name, found[name], conditions[name], content["trials"]) for name in NAMES if name in found]
+    rows = [line(name, content["results"][name], conditions[name], content["trials"]) for name in NAMES]
     more = [line_on_all(name, on_all["results"][other]) for name, other in ON_ALL.items()]
     parts = [HEAD.format(**told), _table(COLUMNS, rows), "\n", MEANING.format(**told)]
     return "".join([*parts, _table(ALL_COLUMNS, more), "\n", ADVICE.format(**told)])
