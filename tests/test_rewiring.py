@@ -1,21 +1,27 @@
 """Sparse training whose weights move: counts that never change, masks that hold, lottery tickets."""
 
+import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import mse_loss
 
 from networks import snapshot, unchanged
-from pared import MLP, Batch, Forecaster, Steps, TrainConfig, criteria, density, fit, mask_weights
-from pared.lottery import lottery_ticket
+from pared import MLP, Batch, Forecaster, Steps, TrainConfig, criteria, density, mask_weights, select_weights
+from pared.lottery import early_bird, lottery_ticket, mask_distance
 from pared.rewiring import Rewiring, erdos_renyi, evolved, fit_sparse, random_masks, rewired, rigl
 from pared.schedules import Exponential
+from pared.training.fleet import fit_for
 from pared.training.parts import part_of
 from problems import Data, drawn
 
 CONFIG = TrainConfig(epochs=6, batch_size=16, seed=3)
+SHAPES = {"a": (200, 100), "b": (50,)}
+fit = partial(fit_for, math.inf)
 
 
 def numbers():
@@ -122,6 +128,36 @@ def test_weights_are_set_back_to_an_early_epoch():
     assert equal(ticket.model, again.model)
 
 
+def test_random_masks_are_at_distance_one_whatever_their_density():
+    for share in (0.1, 0.5, 0.9):
+        generator = torch.Generator().manual_seed(3)
+        one, other = (
+            {name: torch.rand(shape, generator=generator) < share for name, shape in SHAPES.items()} for _ in "ab"
+        )
+        assert mask_distance(one, other) == pytest.approx(1, abs=0.05)
+        assert mask_distance(one, one) == 0
+
+
+def test_an_early_bird_is_drawn_once_its_masks_have_settled_and_trained_to_the_end():
+    model, data = MLP(5, (12,), 1, seed=1), numbers()
+    before, state = snapshot(model), torch.get_rng_state().clone()
+    ticket = early_bird(model, data, criteria.magnitude, 0.5, CONFIG, last=2, within=0.5)
+    unchanged(before, model)
+    assert torch.equal(state, torch.get_rng_state())
+    epochs = len(ticket.fits) - 1
+    masks = [select_weights(criteria.magnitude(f.model, data.train, mse_loss), 0.5) for f in ticket.fits[:-1]]
+    near = [all(mask_distance(masks[k], masks[k - back]) < 0.5 for back in (1, 2)) for k in range(2, epochs)]
+    assert near == [False] * (epochs - 3) + [True]
+    assert all(torch.equal(ticket.masks[name], mask) for name, mask in masks[-1].items())
+    dense = [fit(model, data, part_of(CONFIG, 0, 1))]
+    dense += [fit(model, data, part_of(CONFIG, 1, 2), resume=dense[0])]
+    assert equal(ticket.fits[1].model, dense[1].model)
+    again = fit(model, data, part_of(CONFIG, epochs, 6), resume=ticket.fits[-2], masks=ticket.masks)
+    assert equal(ticket.model, again.model)
+    never = early_bird(model, data, criteria.magnitude, 0.5, CONFIG, within=0.0)
+    assert [len(f.curves["train"]) for f in never.fits] == [1] * 6
+
+
 def test_parts_of_a_training_follow_its_schedule():
     parts = [part_of(CONFIG, start, start + 2) for start in (0, 2, 4)]
     rates = [part.lr * part.schedule(epoch / 2) for part in parts for epoch in range(2)]
@@ -138,6 +174,10 @@ def test_parts_of_a_training_follow_its_schedule():
     (lambda m, d: rewired(drawn(2, 2), drawn(2, 2) > 0, drawn(2, 2), 1.5), "share"),
     (lambda m, d: lottery_ticket(m, d, criteria.magnitude, Steps(Exponential(0.5)), CONFIG, rewind=6), "from 0 to 5"),
     (lambda m, d: part_of(CONFIG, 3, 3), "part"),
+    (lambda m, d: early_bird(m, d, criteria.magnitude, 1.0, CONFIG), "ratio between 0 and 1"),
+    (lambda m, d: early_bird(m, d, criteria.magnitude, 0.5, replace(CONFIG, patience=3)), "no patience"),
+    (lambda m, d: mask_distance({"a": drawn(3) > 0}, {"b": drawn(3) > 0}), "different weights"),
+    (lambda m, d: mask_distance(*({"a": torch.ones(3, dtype=torch.bool)} for _ in "ab")), "some stay"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):

@@ -17,7 +17,7 @@ from pared.gradual import Steps, gradual
 from pared.growth import CascadeConfig, CascadeFit, Growing, Growth, fit_cascade, grow
 from pared.kept import CriteriaComparison
 from pared.lean import Lean, fit_watching_layers, shed_layers
-from pared.lottery import lottery_ticket
+from pared.lottery import early_bird, lottery_ticket
 from pared.lowrank import LowRank, low_rank
 from pared.masks import Sparse, adapt_dropout, density, mask_weights, select_weights, unit_masks
 from pared.matching import match_outputs
@@ -137,6 +137,7 @@ __all__ = [
     "distill",
     "drop_layer",
     "droppable",
+    "early_bird",
     "engine_of",
     "evaluation",
     "evolved",

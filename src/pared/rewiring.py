@@ -15,7 +15,8 @@ from pared.data.batches import evenly
 from pared.masks import Sparse, mask_weights
 from pared.schedules import Constant, Cosine
 from pared.signals import prunable, tensor_of
-from pared.training.fit import Fit, TrainConfig, TrainingData, fit
+from pared.training.fit import Fit, TrainConfig, TrainingData
+from pared.training.fleet import fit_for
 from pared.training.parts import part_of
 from pared.types import Loss, Masks, Schedule
 
@@ -143,7 +144,7 @@ def fit_sparse(
 
     Starts from `masks`, by default random ones, and goes on from part to part with the optimiser's state; moments of
     closed weights are zero. The number of open weights of every layer never changes. Masked products are full
-    products: this saves parameters, no time.
+    products: this saves parameters, no time. Trained by what `engine_of` names, as a member of a fleet.
 
     Returns the network, its last masks, and the trainings on the way. Cost: as `fit`, and at each rewiring by gradients
     one backward pass over at most 1,024 examples. Raises: ValueError with patience, which would end a part of the
@@ -161,7 +162,8 @@ def fit_sparse(
             scores = _scores(current, split, how, loss, generator)
             weights = dict(current.named_parameters())
             masks = {name: rewired(weights[name], m, scores[name], share, how.by_sign) for name, m in masks.items()}
-        fits.append(fit(current, split, part_of(config, start, stop), loss, fits[-1] if fits else None, masks))
+        part, before = part_of(config, start, stop), fits[-1] if fits else None
+        fits.append(fit_for(math.inf, current, split, part, loss, before, masks))
         current = fits[-1].model
     return Sparse(current, masks, tuple(fits))
 

@@ -164,13 +164,14 @@ def fit_for(
     config: TrainConfig,
     loss: Loss = mse_loss,
     resume: Fit | None = None,
+    masks: Masks | None = None,
 ) -> Fit:
-    """What `fit_many` makes of one member, by the engine that it takes for one; pauses after so many seconds.
+    """What `fit_each` makes of one member, by the engine that it takes for one; pauses after so many seconds.
 
     Where the fit that comes has `midway`, the same call with `resume` goes on. Raises ValueError as `fit`.
     """
-    train = kernel.fit if choose(Member(model, split, config, resume), loss, "auto").engine == "kernel" else fit
-    return train(model, split, config, loss, resume, pause=seconds)
+    train = kernel.fit if choose(Member(model, split, config, resume, masks), loss, "auto").engine == "kernel" else fit
+    return train(model, split, config, loss, resume, masks=masks, pause=seconds)
 
 
 def predict_many(models: Sequence[nn.Module], inputs: Tensor | Sequence[Tensor], jobs: int = 1) -> list[Tensor]:
