@@ -1,4 +1,4 @@
-"""A network of your own that reads upright digits learns turned ones from pairs of both, without a label."""
+"""A network of your own that reads upright digits learns turned ones from pairs, without a label; seconds."""
 
 import torch
 from torch import nn
