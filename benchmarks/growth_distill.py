@@ -9,8 +9,8 @@ student alone 89.2 points after 308 epochs and 89.6 after 660; teachers of the s
 together; convolutions at a rate of 0.01 90.2 after 60 epochs and 90.3 after 150, at 0.003 87.8; taught by those 90.2 at
 T = 1 (alpha 0.5: 89.4, alpha 1: 89.9), 89.4 at T = 2, 88.1 at T = 4, 86.3 at T = 8. 300 labels: 93.9 after 60 epochs
 and 94.1 after 600; four layers of 16 76.6, 84.3, 85.3 and 84.9 after 60, 200, 300 and 600. Forecasters overfit beyond
-300 epochs, their MLP teachers beyond 100, and a GRU was not done at 60 (ln of the MSE -1.97, at 150 -2.09); mixed targets
-did better with alpha 0.5 than with 0.9 and 1. For refits and students of four layers T made no difference.
+300 epochs, their MLP teachers beyond 100, and a GRU was not done at 60 (ln of the MSE -1.97, at 150 -2.09); mixed
+targets did better with alpha 0.5 than with 0.9 and 1. For refits and students of four layers T made no difference.
 """
 
 import copy
