@@ -41,34 +41,46 @@ def missing() -> str | None:
 @contextmanager
 def database() -> Iterator[str]:
     """The URL of an empty database, for SQLAlchemy; its server runs as long as the context. Skips where `missing`."""
+    with cluster() as folder, running(folder, free_port()) as url:
+        yield url
+
+
+@contextmanager
+def cluster() -> Iterator[Path]:
+    """The folder of a new cluster, for `running`. Skips where `missing`."""
     if reason := missing():
         pytest.skip(reason)
     folder = Path(tempfile.mkdtemp(prefix="pared-postgres-"))
     try:
         if os.geteuid() == 0:
             shutil.chown(folder, OWNER)
-        with _server(folder / "cluster") as port:
-            yield f"postgresql+psycopg://pared@127.0.0.1:{port}/postgres"
+        create = [_program("initdb"), "-D", folder / "cluster", "-U", "pared", "-A", "trust", "-E", "UTF8"]
+        subprocess.run([*create, "--locale=C", "--no-sync"], check=True, timeout=60, **_told(folder))
+        yield folder
     finally:
         shutil.rmtree(folder)
 
 
 @contextmanager
-def _server(cluster: Path) -> Iterator[int]:
-    told: dict[str, Any] = {"cwd": cluster.parent, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    if os.geteuid() == 0:
-        told |= {"user": OWNER, "group": pwd.getpwnam(OWNER).pw_gid, "extra_groups": ()}
-    create = [_program("initdb"), "-D", cluster, "-U", "pared", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
-    subprocess.run(create, check=True, timeout=60, **told)
-    port = _free_port()
+def running(folder: Path, port: int) -> Iterator[str]:
+    """The URL of a cluster's database, as long as the context; after that the server is gone."""
     options = [word for setting in (*QUICK, f"port={port}") for word in ("-c", setting)]
-    server = subprocess.Popen([_program("postgres"), "-D", cluster, *options], **told | {"stdout": subprocess.DEVNULL})
+    words = [_program("postgres"), "-D", folder / "cluster", *options]
+    server = subprocess.Popen(words, **_told(folder) | {"stdout": subprocess.DEVNULL})
     try:
         _wait(server, port)
-        yield port
+        yield f"postgresql+psycopg://pared@127.0.0.1:{port}/postgres"
     finally:
         server.send_signal(signal.SIGINT)  # open connections are closed
         server.wait(30)
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    """How programs of the server are started."""
+    told: dict[str, Any] = {"cwd": folder, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    if os.geteuid() == 0:
+        told |= {"user": OWNER, "group": pwd.getpwnam(OWNER).pw_gid, "extra_groups": ()}
+    return told
 
 
 def _wait(server: subprocess.Popen[bytes], port: int) -> None:
@@ -86,7 +98,7 @@ def _wait(server: subprocess.Popen[bytes], port: int) -> None:
     raise RuntimeError(f"the server ended at once, with code {server.returncode}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port: int = one.getsockname()[1]

@@ -41,7 +41,7 @@ from pared.replicate.command import app as replicate
 from pared.retune.command import retune_command
 from pared.runs.command import app as runs
 from pared.screen import summary, write_csv
-from pared.search.command import search_command
+from pared.search.command import search_command, search_worker_command
 from pared.search.start import FOUND, Start, find_start
 from pared.selection import Scope
 from pared.settings import USUAL, Predict, Refitting, RunConfig, TableConfig
@@ -353,6 +353,7 @@ def report_command(
 
 
 app.command("search")(search_command)
+app.command("search-worker")(search_worker_command)
 app.command("diagnose")(diagnose_command)
 app.command("retune")(retune_command)
 app.command("distill")(distill_command)

@@ -1,5 +1,6 @@
 """Ray actors: the same search as local workers make, through the deaths of actors, machines and the driver."""
 
+import json
 import os
 import signal
 import socket
@@ -114,6 +115,21 @@ def test_a_driver_that_was_killed_goes_on_to_the_search_of_one_process(cluster, 
     assert 5 <= kept < found.evaluations
     assert found == search(searching.slow, searching.SPACE, settings)
     assert found == search(searching.slow, searching.SPACE, settings, folder=tmp_path)  # who works is no setting
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.ray
+def test_the_command_makes_the_same_search_on_a_cluster(cluster, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    words = ("search", "wine", "--trials", 10, "--epochs", 2, "--out")
+    for out, engine in (("here", ("local", "--jobs", 1)), ("there", ("ray", "--address", cluster.address))):
+        result = pared(*words, out, "--engine", *engine)
+        assert result.exit_code == 0, result.stderr
+    here, there = (
+        json.loads((tmp_path / each / "search-wine-seed0" / "search.json").read_text()) for each in ("here", "there")
+    )
+    assert here | {"seconds": 0} == there | {"seconds": 0}
 
 
 @pytest.mark.slow

@@ -62,6 +62,7 @@ def test_what_cannot_be_is_told_and_nothing_is_left(here, words, parts):
     [
         ({}, "the space is empty"),
         ({"lr": {"kind": "float", "low": 1.0, "high": 0.1}}, "'lr': its range is empty"),
+        ({"lr": TINY["lr"], "clip": {"kind": "float", "low": 1, "high": 2, "when": {"layerz": [2]}}}, "'layerz'"),
         ({"hidden_1": {"kind": "int", "low": 1, "high": 2}}, "unknown parameter 'hidden_1'"),
         ({"window": {"kind": "int", "low": 2, "high": 4000}}, "420 rows are too few for a window of 4000"),
     ],
@@ -168,9 +169,19 @@ def test_after_ctrl_c_a_search_goes_on_with_the_options_that_it_was_begun_with(h
     refused = pared("search", "my.csv", "--column", "value", "--resume", "--sampler", "tpe", "--jobs", 1)
     assert_refused(refused, "other settings (sampler: random there, tpe here)", "start anew")
     write_csv(here / "my.csv", {7: "0.5"})
+    for words, part in (
+        ((), "of other data (as many rows and the same columns, but other values in value); give it those"),
+        (("--features", "extra"), "(column 'extra' only here)"),
+    ):
+        refused = pared("search", "my.csv", "--column", "value", *words, "--resume", "--jobs", 1)
+        assert_refused(refused, part, "start anew: without --resume")
+    write_csv(here / "my.csv", count=430)
     refused = pared("search", "my.csv", "--column", "value", "--resume", "--jobs", 1)
-    assert_refused(refused, "other settings (sha256: ", "start anew")
+    assert_refused(refused, "of other data (430 rows here, 420 there)", "start anew: without --resume")
     write_csv(here / "my.csv")
+    (here / "space.json").write_text(json.dumps(TINY | {"window": {"kind": "int", "low": 2, "high": 5}}))
+    refused = pared("search", "my.csv", "--column", "value", "--resume", "--jobs", 1, "--space", "space.json")
+    assert_refused(refused, "other settings (space window high: 4 there, 5 here)", "start anew: without --resume")
     result = pared("search", "my.csv", "--column", "value", "--resume", "--jobs", 1)
     assert result.exit_code == 0, result.stderr
     about = about_of(folder)
@@ -181,6 +192,19 @@ def test_after_ctrl_c_a_search_goes_on_with_the_options_that_it_was_begun_with(h
 def count(folder: Path) -> int:
     with closing(sqlite3.connect(folder / "study.db")) as database:
         return database.execute("SELECT count(*) FROM pared_evaluations").fetchone()[0]
+
+
+@slow
+def test_points_that_make_no_network_are_told_and_the_search_goes_on(here):
+    space = TINY | {"clip": {"kind": "categorical", "choices": [1.0, -1.0]}}
+    (here / "space.json").write_text(json.dumps(space))
+    result = pared("search", "my.csv", *SMALL, "--trials", 12, "--sampler", "random")
+    assert result.exit_code == 0, result.stderr
+    trials = json.loads((here / "runs" / "search-my-seed0" / "search.json").read_text())["trials"]
+    failed = [trial for trial in trials if trial["point"]["clip"] == -1.0]
+    assert 0 < len(failed) < len(trials)
+    assert all("clip" in trial["outcome"] and trial["outcome"].startswith("failed: ") for trial in failed)
+    assert all(trial["outcome"] == "complete" for trial in trials if trial not in failed)
 
 
 @slow

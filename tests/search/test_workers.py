@@ -14,7 +14,7 @@ from pared.search import SearchError, SearchSettings, search
 from pared.search import workers as workers_module
 from pared.search.story import _Function
 from pared.search.trials import Evaluation, Failure, Key, Task
-from pared.search.workers import crew, processes
+from pared.search.workers import crew
 
 slow = pytest.mark.slow  # every process loads PyTorch
 
@@ -33,10 +33,10 @@ def test_two_workers_give_what_one_process_gives_and_the_dead_are_replaced():
         for task in tasks:
             workers.submit(task)
         found = dict(collected(workers) for _ in range(3))
-        before = processes(workers)
+        before = workers.pids
         os.kill(before[0], signal.SIGKILL)
         found |= dict(collected(workers) for _ in range(len(tasks) - 3))
-        after = processes(workers)
+        after = workers.pids
     assert [found[task.key].values for task in tasks] == [trial.values for trial in alone.trials]
     assert len(after) == 2
     assert before[0] not in after

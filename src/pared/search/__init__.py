@@ -6,6 +6,7 @@ from pared.search.space import Categorical, Conditional, Float, Int, Point, Powe
 from pared.search.stopping import Stopping
 from pared.search.story import Found, SearchSettings, search
 from pared.search.trials import SearchError, Trial
+from pared.search.workers import Queue
 
 __all__ = [
     "Categorical",
@@ -16,6 +17,7 @@ __all__ = [
     "Int",
     "Point",
     "PowerOfTwo",
+    "Queue",
     "SearchError",
     "SearchSettings",
     "Space",

@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 STUDY = "pared"
+SECTIONS = ("format", "settings", "base")
+"""Of what a search is about: those whose entries go by their own names, as options do."""
 
 _TABLES = MetaData()
 _ABOUT = Table("pared_search", _TABLES, Column("id", Integer, primary_key=True), Column("about", String))
@@ -112,7 +114,7 @@ class Book:
         self.seconds[task.key] = seconds
         if self._engine is not None:
             with clear(self.database), self._engine.begin() as connection:
-                connection.execute(_ROWS.insert().values(_as_row(task, result, seconds)))
+                connection.execute(_ROWS.insert().values(as_row(task, result, seconds)))
 
     def mirror(self, trial: "FrozenTrial") -> None:
         """Adds the next trial to the study for the dashboard, unless it is there from before."""
@@ -138,7 +140,7 @@ class Book:
         with clear(self.database), engine.connect() as connection:
             for row in connection.execute(_ROWS.select()).mappings():
                 found = Key(row["stage"], row["trial"], row["seed"])
-                self._rows[found] = json.loads(row["point"]), _result(row)
+                self._rows[found] = json.loads(row["point"]), result_of(row)
                 self.seconds[found] = row["seconds"]
 
 
@@ -235,6 +237,11 @@ def _plain(row: RowMapping) -> dict[str, Any]:
 def _check(database: Database, folder: Path, about: Mapping[str, Any]) -> None:
     """Raises SearchError where the book is about something else; more or fewer trials are no difference."""
     found = about_in(database)
+    if found.get("data") != about.get("data"):
+        raise SearchError(
+            f"{folder} holds a search of other data ({changed(found.get('data'), about.get('data'))}); give it those "
+            "that it was begun with, or start anew: without --resume, or in another folder"
+        )
     if {**found, "trials": None} != {**about, "trials": None}:
         raise SearchError(
             f"{folder} holds a search with other settings ({difference(found, about)}); repeat the command that "
@@ -246,16 +253,34 @@ def _check(database: Database, folder: Path, about: Mapping[str, Any]) -> None:
     engine.dispose()
 
 
+def changed(found: Any, wanted: Any) -> str:
+    """How data differ from those that a book is about, in words; of values the book knows but the digest."""
+    if not (isinstance(found, Mapping) and isinstance(wanted, Mapping)) or "sha256" not in found.keys() & wanted.keys():
+        return difference(found, wanted, "data")
+    there, here = found["columns"], wanted["columns"]
+    told = [f"{wanted['rows']} rows here, {found['rows']} there"] if wanted["rows"] != found["rows"] else []
+    told += [f"column {name!r} only here" for name in here if name not in there]
+    told += [f"column {name!r} only there" for name in there if name not in here]
+    if told:
+        return "; ".join(told)
+    if here != there:
+        return f"the columns in another order: {', '.join(there)} there, {', '.join(here)} here"
+    if found["sha256"] != wanted["sha256"]:
+        return f"as many rows and the same columns, but other values in {', '.join(here)}"
+    return difference(found, wanted)
+
+
 def difference(found: Any, wanted: Any, name: str = "format") -> str:
     """The first place where two contents differ, and how."""
     if isinstance(found, Mapping) and isinstance(wanted, Mapping):
         for each in {**found, **wanted}:
             if each == "trials":
                 continue
+            path = each if name in SECTIONS else f"{name} {each}"
             if each not in found or each not in wanted:
-                return f"{each}: only {'here' if each in wanted else 'there'}"
+                return f"{path}: only {'here' if each in wanted else 'there'}"
             if found[each] != wanted[each]:
-                return difference(found[each], wanted[each], each)
+                return difference(found[each], wanted[each], path)
     return f"{name}: {found} there, {wanted} here"
 
 
@@ -331,7 +356,8 @@ def _storage(database: Database, **options: Any) -> "RDBStorage":
     return RDBStorage(url, engine_kwargs=connecting(database), **options)
 
 
-def _as_row(task: Task, result: Result, seconds: float) -> dict[str, Any]:
+def as_row(task: Task, result: Result, seconds: float) -> dict[str, Any]:
+    """An evaluation as columns of a table."""
     row: dict[str, Any] = {**task.key._asdict(), "point": json.dumps(task.point), "seconds": seconds}
     if isinstance(result, Failure):
         return row | {"reason": result.reason, "traceback": result.traceback}
@@ -339,7 +365,8 @@ def _as_row(task: Task, result: Result, seconds: float) -> dict[str, Any]:
     return row | {"result": json.dumps(evaluation_as_dict(result)), "curves": curves}
 
 
-def _result(row: RowMapping) -> Result:
+def result_of(row: RowMapping) -> Result:
+    """What came of an evaluation, from the columns of its row."""
     if row["result"] is None:
         return Failure(row["reason"], row["traceback"])
     curves = json.loads(zlib.decompress(row["curves"]))

@@ -25,13 +25,15 @@ from pared.search.actors import Cluster
 from pared.search.book import about_of
 from pared.search.defaults import default_space
 from pared.search.page import write_page
-from pared.search.places import Place, without_password
+from pared.search.places import Place, found_in, without_password
 from pared.search.record import record, shown
+from pared.search.remote import search_in, search_on, take_part
 from pared.search.samplers import SAMPLERS, Sampler
 from pared.search.space import Space, space_from_dict
 from pared.search.stopping import Rule, Stopping
-from pared.search.story import EPOCHS, Config, Found, SearchSettings, base_settings, search
-from pared.search.subject import Objective
+from pared.search.story import EPOCHS, Config, Found, Jobs, SearchSettings, base_settings, search
+from pared.search.subject import Objective, base_from_dict
+from pared.search.workers import Queue
 from pared.terminal import (
     INTERRUPTED,
     clear_errors,
@@ -45,8 +47,7 @@ from pared.terminal import (
 )
 from pared.types import DataError
 
-Engine = Literal["local", "ray"]
-Jobs = int | Cluster
+Engine = Literal["local", "ray", "queue"]
 RECORD, BEST = "search.json", "best.toml"
 QUICK = {"trials": 12, "epochs": 15}
 DEFAULT = SearchSettings()
@@ -64,7 +65,13 @@ LAG_HELP = (
     "number of jobs does not."
 )
 JOBS_HELP = "Trials at a time, each in a process; 0: one a processor, up to the lag."
-ENGINE_HELP = "Who makes the trials: processes of this machine, or actors on a Ray cluster (pip install 'pared[ray]')."
+ENGINE_HELP = (
+    "Who makes the trials: processes of this machine; actors on a Ray cluster (pip install 'pared[ray]'); or, beside "
+    "processes of this machine, every `pared search-worker` on others, which meet in the database of --book."
+)
+WHERE_HELP = "The database that the search was given as --book, or the folder of the search."
+SCHEMA_HELP = "The schema of the search, where several in that database take workers."
+TAKING_HELP = "Trials at a time on this machine, each in a process; 0: one a processor."
 ADDRESS_HELP = "HOST:PORT of the Ray cluster, or auto (default: RAY_ADDRESS, else Ray is started here)."
 RESUME_HELP = "Go on with the newest search of DATA and --seed under --out; options left out are as they were."
 BOOK_HELP = "Keep evaluations in PostgreSQL, postgresql://user@host/database, not in study.db in the folder."
@@ -127,10 +134,9 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
         options |= {name: value for name, value in QUICK.items() if name not in given}
         given |= QUICK.keys()
     with clear_errors():
-        workers = _workers(engine, address, jobs)
         found = read(data, column, words(features), task)
         kept = located(database, folder)
-        server = _server(book)
+        server = None if book is None else _server(book, "--book")
         target = _newest(folder, found.name, seed) if resume else None
         stored = about_of(Place(target, server)) if target else None
         options |= {name: value for name, value in _options(stored).items() if name not in given}
@@ -148,14 +154,40 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
             lag=options["lag"],
             quick=options["quick"],
         )
+        workers = _workers(engine, address, jobs, min(processors(), settings.lag))
         work = Work("search", found.name, kept, seed=seed, settings=asdict(settings), parent=parent_of(file))
         again = shlex.join(_data_words(data, column, features, task))
         with nullcontext(target) if target else store.new_folder(folder, f"search-{found.name}", seed) as home:
             with registered(work, home):
-                place, usual = Place(home, server), min(processors(), settings.lag)
-                search_into(place, found, own, settings, base, workers or usual, RESUME)
+                if engine == "queue" and (url := _meeting(home, server)):
+                    err.print(escape(f"On other machines: pared search-worker {url}"), soft_wrap=True)
+                search_into(Place(home, server), found, own, settings, base, workers, RESUME)
                 ignore_interrupts()
             _summary(home, again)
+
+
+def search_worker_command(
+    where: Annotated[str, typer.Argument(metavar="WHERE", help=WHERE_HELP)],
+    jobs: Annotated[int, typer.Option(help=TAKING_HELP, min=0)] = 0,
+    schema: Annotated[str | None, typer.Option("--search", help=SCHEMA_HELP)] = None,
+) -> None:
+    """Take part in a search that `pared search --engine queue` drives on another machine.
+
+    Trains what that search asks for until it has ended, or until Ctrl-C, which gives back what is under way; so does a
+    worker that dies, after half a minute. The trials are the same, whoever makes them. Needs the versions of pared,
+    torch and numpy that the driver has, and no data: they come from the database.
+    """
+    with clear_errors():
+        database = search_on(_server(where, "WHERE"), schema) if "://" in where else search_in(Path(where))
+        count = jobs or processors()
+        err.print(escape(f"Taking part in {database}, {count} at a time; Ctrl-C leaves."), soft_wrap=True)
+        try:
+            made = take_part(database, count)
+        except KeyboardInterrupt:
+            ignore_interrupts()
+            err.print("[yellow]Interrupted.[/] What was under way is given back; the search goes on without.")
+            raise typer.Exit(INTERRUPTED) from None
+        out.print(f"The search has ended; {made} evaluations were made here.")
 
 
 def search_into(
@@ -201,13 +233,13 @@ def _is_given(context: typer.Context, name: str) -> bool:
     return getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"
 
 
-def _workers(engine: Engine, address: str | None, jobs: int) -> Jobs:
-    """What `search` takes as jobs."""
+def _workers(engine: Engine, address: str | None, jobs: int, usual: int) -> Jobs:
+    """What `search` takes as jobs; `usual` are those of this machine unless told otherwise."""
     if engine == "ray":
         return Cluster(jobs, address)
     if address is not None:
         raise DataError("--address names a Ray cluster; add --engine ray")
-    return jobs
+    return Queue(jobs or usual) if engine == "queue" else jobs or usual
 
 
 def _newest(base: Path, name: str, seed: int) -> Path:
@@ -253,19 +285,25 @@ def _base(
         return replace(found, **{name: options[name] for name in ("epochs", "horizon") if name in given})
     if stored is None:
         return base
-    own = {name: tuple(value) if isinstance(value, list) else value for name, value in stored["base"].items()}
-    return type(base)(**own | {"epochs": base.epochs} | ({"horizon": options["horizon"]} if "horizon" in own else {}))
+    own = stored["base"]
+    changes = {"epochs": base.epochs} | ({"horizon": options["horizon"]} if "horizon" in own else {})
+    return base_from_dict(data, {**own, **changes})
 
 
-def _server(book: str | None) -> URL | None:
-    """The database of --book. Its password goes where libpq looks for one, and no further."""
-    if book is None:
-        return None
-    url = server_of(book, "--book")
+def _meeting(folder: Path, server: URL | None) -> str:
+    """What workers of other machines are told of a search."""
+    known = found_in(Place(folder, server))
+    url = known.url if known else server
+    return "" if url is None else without_password(url).render_as_string()
+
+
+def _server(book: str, option: str) -> URL:
+    """The database of a book. Its password goes where libpq looks for one, and no further."""
+    url = server_of(book, option)
     if url.get_backend_name() != "postgresql":
         raise DataError(
-            f"--book is for PostgreSQL, postgresql://user@host/database, got {shown_url(url)}; leave it out to keep "
-            "evaluations in study.db in the folder"
+            f"{option} is for PostgreSQL, postgresql://user@host/database, got {shown_url(url)}; a search without one "
+            "keeps its evaluations in study.db in the folder"
         )
     if password := url.password or url.query.get("password"):
         os.environ["PGPASSWORD"] = str(password)

@@ -22,6 +22,14 @@ from pared.search.trials import SearchError
 FILE, LOCK, POINTER = "study.db", "study.lock", "study.json"
 WAIT = 10
 """Seconds to wait for another program that writes, or for a server to answer."""
+HELD = (
+    "EXISTS (SELECT FROM pg_locks JOIN pg_database d ON d.oid = database AND d.datname = current_database() "
+    "WHERE locktype = 'advisory' AND objsubid = 1 AND granted "
+    "AND objid::bigint = hashtext({name})::bigint & 4294967295)"
+)
+"""Of PostgreSQL: whether somebody is `alone` with the book in the schema of this name."""
+FOR_LONG = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
+"""A server whose machine has been gone for a minute is given up."""
 GONE = ("-c tcp_keepalives_idle=30", "-c tcp_keepalives_interval=10", "-c tcp_keepalives_count=3")
 """A server lets go of the book when the machine that held it was gone for a minute."""
 
@@ -107,7 +115,7 @@ def connecting(database: Database) -> dict[str, Any]:
     own = (f"-c search_path={database.schema}", f"-c lock_timeout={WAIT}s", *GONE)
     given = database.url.query.get("options", ())
     words = [*([given] if isinstance(given, str) else given), *own]
-    return {"connect_args": {"connect_timeout": WAIT, "options": " ".join(words)}}
+    return {"connect_args": {"connect_timeout": WAIT, "options": " ".join(words), **FOR_LONG}}
 
 
 def engine_of(database: Database) -> Engine:

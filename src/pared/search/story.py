@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +20,16 @@ from pared.search.space import Point, Space, grid_size
 from pared.search.stopping import Stopping
 from pared.search.subject import Kept, OfSeries, OfTable, fingerprint, subject_of
 from pared.search.trials import Call, Evaluation, Key, Task, Trial, front
-from pared.search.workers import crew
+from pared.search.workers import Crew, Queue, crew
 from pared.settings import RunConfig, TableConfig
 from pared.types import DataError, Progress
 
 if TYPE_CHECKING:
+    from pared.search.book import Book
     from pared.search.places import Place
 
 Config = RunConfig | TableConfig
+Jobs = int | Cluster | Queue
 FORMAT = 1
 EPOCHS = 60
 """Epochs of a training in a search, unless told otherwise."""
@@ -140,7 +143,7 @@ def search(
     settings: SearchSettings = SearchSettings(),
     base: Config | None = None,
     folder: "Path | Place | None" = None,
-    jobs: int | Cluster = 1,
+    jobs: Jobs = 1,
     progress: Progress = lambda stage, done, total: None,
 ) -> Found:
     """Finds settings of a network for a series or a table, or a point that makes a function small.
@@ -153,9 +156,9 @@ def search(
     A function takes a point and a seed and returns its error, or one value an objective; give its space. Its winner is
     not tested. With `folder` every evaluation is kept in its study.db (`Place(folder, server)`: in PostgreSQL), and the
     same call goes on where it was stopped.
-    `jobs` evaluations are made at a time, each in a process of its own, or by the actors of a Ray `Cluster`; in the
-    search no more than `settings.lag`. The result depends on `settings` only, not on `jobs` nor on which is faster
-    (latencies aside).
+    `jobs` evaluations are made at a time, each in a process of its own, or by the actors of a Ray `Cluster`, or by what
+    other machines take from a `Queue` in PostgreSQL; in the search no more than `settings.lag`. The result depends on
+    `settings` only, not on `jobs` nor on which is faster (latencies aside).
 
     Returns: `Found`. Raises: DataError for data and spaces that cannot be searched, among them SearchError where all
     trials fail, where the folder holds another search, or cannot be written.
@@ -163,12 +166,10 @@ def search(
     from pared.search.book import opened  # SQLAlchemy takes its time to load, which not every command should wait for
 
     plan = _plan(data, space, settings, base)
+    if isinstance(jobs, Queue):
+        _check_queue(data, folder)
     rules = Rules(settings.sampler, settings.seed, settings.stopping, settings.lag, settings.levels)
-    if isinstance(jobs, Cluster):
-        starting = actors(plan.call, jobs, settings.lag, settings.retries)
-    else:
-        starting = crew(_keeping(plan.call, folder), jobs, settings.retries)
-    with opened(folder, plan.about, len(settings.objectives)) as book, starting as workers:
+    with opened(folder, plan.about, len(settings.objectives)) as book, _crew(plan, data, folder, jobs, book) as workers:
         evaluator = Evaluator(book, workers)
         first = start_point(plan.space, plan.base) if plan.base else None
         epochs = plan.base.epochs if plan.base else 1
@@ -176,6 +177,38 @@ def search(
             plan.space, rules, len(settings.objectives), epochs, evaluator, [first] if first else []
         )
         return _carried_out(plan, exploration, evaluator, progress)
+
+
+def _check_queue(data: object, folder: "Path | Place | None") -> None:
+    """Raises DataError for what workers on other machines cannot take part in; nothing is begun then."""
+    from pared.search.places import Place, found_in
+
+    place = Place(folder) if isinstance(folder, Path) else folder
+    known = None if place is None else found_in(place)
+    if not isinstance(data, Series | Table):
+        raise DataError("a function cannot be sent through a database; search it with local workers, or with Ray")
+    if (known.schema if known else place and place.server) is None:
+        raise DataError(
+            "workers on other machines meet in a PostgreSQL database; begin the search with "
+            "--book postgresql://user@host/database"
+        )
+
+
+def _crew(
+    plan: _Plan, data: object, folder: "Path | Place | None", jobs: Jobs, book: "Book"
+) -> AbstractContextManager[Crew]:
+    """Who makes the evaluations."""
+    settings = plan.settings
+    if isinstance(jobs, Cluster):
+        return actors(plan.call, jobs, settings.lag, settings.retries)
+    call = _keeping(plan.call, folder)
+    if isinstance(jobs, int):
+        return crew(call, jobs, settings.retries)
+    from pared.search.queue import queued
+
+    assert isinstance(data, Series | Table)
+    assert book.database is not None
+    return queued(call, data, book.database, jobs, settings.retries)
 
 
 def _keeping(call: Call, folder: "Path | Place | None") -> Call:

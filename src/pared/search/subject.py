@@ -124,6 +124,12 @@ def subject_of(
     raise DataError(f"a {type(data).__name__} cannot be searched with a {type(base).__name__}")
 
 
+def base_from_dict(data: Series | Table, content: Mapping[str, Any]) -> RunConfig | TableConfig:
+    """Settings of a network for these data, from what JSON holds of them."""
+    own: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
+    return RunConfig(**own) if isinstance(data, Series) else TableConfig(**own)
+
+
 @dataclass(frozen=True)
 class Kept:
     """A subject whose long evaluations keep checkpoints in a folder."""

@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import connection, get_all_start_methods, get_context, parent_process
@@ -24,6 +24,7 @@ import torch
 
 from pared.search.trials import Call, Failure, Key, Result, SearchError, Task
 from pared.training.fleet import interrupts_wait
+from pared.types import DataError
 
 MOST_DEATHS = 3
 """A task during which so many processes died counts as failed."""
@@ -47,11 +48,33 @@ class Backlog:
             self.failed.append((task, Failure(f"its process died {deaths} times {how}")))
 
 
+Done = tuple[Task, Result, float]
+"""A task, what came of it, and the seconds that it took."""
+
+
 class Crew(Protocol):
     """Takes tasks; gives them back in any order, with their results and the seconds that these took."""
 
     def submit(self, task: Task) -> None: ...
-    def collect(self) -> tuple[Task, Result, float]: ...
+    def collect(self) -> Done: ...
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Workers on other machines, for `search(..., jobs=Queue())`: they take tasks from the book's PostgreSQL database.
+
+    jobs    evaluations at a time on this machine besides, 0: none;
+    lease   seconds after which the task of a worker that is not heard of is given out again.
+
+    Raises DataError for numbers that cannot be.
+    """
+
+    jobs: int = 1
+    lease: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.jobs < 0 or not 0 < self.lease < float("inf"):
+            raise DataError(f"jobs count from 0 and the lease is a time in seconds, got {self.jobs} and {self.lease}")
 
 
 @contextmanager
@@ -63,7 +86,14 @@ def crew(call: Call, jobs: int, retries: int = 0) -> Iterator[Crew]:
     if jobs == 1:
         yield _Here(call, retries)
         return
-    workers = _Workers(call, jobs, retries)
+    with warm(call, jobs, retries) as workers:
+        yield workers
+
+
+@contextmanager
+def warm(call: Call, jobs: int, retries: int = 0) -> Iterator["Warm"]:
+    """As `crew`, but in processes beside this one also where it is one job; without any it is not to be given tasks."""
+    workers = Warm(call, jobs, retries)
     try:
         yield workers
     finally:
@@ -101,7 +131,7 @@ class _Here:
     def submit(self, task: Task) -> None:
         self._waiting.append(task)
 
-    def collect(self) -> tuple[Task, Result, float]:
+    def collect(self) -> Done:
         task, threads = self._waiting.popleft(), torch.get_num_threads()
         torch.set_num_threads(1)  # sums are rounded as in a worker
         try:
@@ -120,7 +150,7 @@ class _Worker:
     ready: bool = False
 
 
-class _Workers:
+class Warm:
     """Processes that are started once, wait for tasks, and are ended by `close` or with this process."""
 
     def __init__(self, call: Call, jobs: int, retries: int) -> None:
@@ -129,13 +159,29 @@ class _Workers:
         self._lost = 0  # processes in a row that died as they started
         self._workers = self._started(jobs)
 
+    @property
+    def free(self) -> int:
+        """How many more tasks would be begun with at once."""
+        return sum(worker.task is None for worker in self._workers) - len(self._backlog.waiting)
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids."""
+        return [pid for each in self._workers if (pid := each.process.pid)]
+
     def submit(self, task: Task) -> None:
         self._backlog.waiting.append(task)
         self._give_out()
 
-    def collect(self) -> tuple[Task, Result, float]:
-        while not self._backlog.failed:
-            ready = connection.wait([worker.pipe for worker in self._workers])
+    def collect(self) -> Done:
+        while (found := self.finished(None)) is None:
+            pass
+        return found
+
+    def finished(self, patience: float | None) -> Done | None:
+        """The next that is finished; None where `patience` seconds pass without news, or the news are others."""
+        if not self._backlog.failed:
+            ready = connection.wait([worker.pipe for worker in self._workers], patience)
             for worker in [worker for worker in self._workers if worker.pipe in ready]:
                 try:
                     answer = worker.pipe.recv()
@@ -149,7 +195,7 @@ class _Workers:
                 self._give_out()
                 assert task is not None
                 return task, *answer
-        return *self._backlog.failed.popleft(), 0.0
+        return (*self._backlog.failed.popleft(), 0.0) if self._backlog.failed else None
 
     def close(self) -> None:
         for worker in self._workers:
@@ -237,8 +283,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         connection.wait([parent.sentinel])
         os._exit(1)
-
-
-def processes(workers: Crew) -> Sequence[int]:
-    """Process ids of a crew's workers; none where it works in this process."""
-    return [pid for each in workers._workers if (pid := each.process.pid)] if isinstance(workers, _Workers) else []
