@@ -1,5 +1,6 @@
 """What the commands share: options, progress, Ctrl-C, and errors that end in one message."""
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -68,6 +69,8 @@ def clear_errors() -> Iterator[None]:
         text = str(error)
         if isinstance(error, OSError) and error.filename is not None:  # reading has errors of its own
             text = f"{error.filename} cannot be written: {error.strerror}; choose another --out"
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            text = f"{error.strerror}; make room, and repeat the command, a search with --resume"
         err.print(f"[red]Error:[/] {escape(text)}", soft_wrap=True)
         raise typer.Exit(WRONG_INPUT) from error
 
