@@ -134,6 +134,7 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
         options |= {name: value for name, value in QUICK.items() if name not in given}
         given |= QUICK.keys()
     with clear_errors():
+        workers = _workers(engine, address, jobs)
         found = read(data, column, words(features), task)
         kept = located(database, folder)
         server = None if book is None else _server(book, "--book")
@@ -154,7 +155,7 @@ def search_command(  # noqa: PLR0913  (one parameter an option)
             lag=options["lag"],
             quick=options["quick"],
         )
-        workers = _workers(engine, address, jobs, min(processors(), settings.lag))
+        workers = _filled(workers, min(processors(), settings.lag))
         work = Work("search", found.name, kept, seed=seed, settings=asdict(settings), parent=parent_of(file))
         again = shlex.join(_data_words(data, column, features, task))
         with nullcontext(target) if target else store.new_folder(folder, f"search-{found.name}", seed) as home:
@@ -233,13 +234,18 @@ def _is_given(context: typer.Context, name: str) -> bool:
     return getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"
 
 
-def _workers(engine: Engine, address: str | None, jobs: int, usual: int) -> Jobs:
-    """What `search` takes as jobs; `usual` are those of this machine unless told otherwise."""
+def _workers(engine: Engine, address: str | None, jobs: int) -> Jobs:
+    """What `search` takes as jobs; 0 are as many as is usual."""
     if engine == "ray":
         return Cluster(jobs, address)
     if address is not None:
         raise DataError("--address names a Ray cluster; add --engine ray")
-    return Queue(jobs or usual) if engine == "queue" else jobs or usual
+    return Queue(jobs) if engine == "queue" else jobs
+
+
+def _filled(workers: Jobs, usual: int) -> Jobs:
+    """The same, with so many processes on this machine where none were told."""
+    return Queue(workers.jobs or usual) if isinstance(workers, Queue) else workers or usual
 
 
 def _newest(base: Path, name: str, seed: int) -> Path:
