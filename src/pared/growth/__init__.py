@@ -23,7 +23,18 @@ from pared.growth.entries import (
 from pared.growth.experts import GrownExperts, MixtureLoss, grow_experts, split_expert
 from pared.growth.fans import fan_penalty
 from pared.growth.initial import GrowthRule, copies, gradmax, random_in, uniform_in, zero_in
+from pared.growth.intrinsic_replay import ClassCode, class_code, intrinsic_replay
+from pared.growth.levels import fit_stacked
 from pared.growth.loop import Growing, Growth, Stalled, grow
+from pared.growth.neurogenesis import (
+    Learnt,
+    Neurogenesis,
+    NeurogenesisFit,
+    begin_neurogenesis,
+    learn_class,
+    level_errors,
+    with_level_units,
+)
 from pared.growth.nonparametric import Nonparametric, NonparametricFit, fit_nonparametric, with_zero_units
 from pared.growth.probes import bottleneck, linear_gradients
 from pared.growth.specialists import Specialists, confusable, confusion, fit_specialists, specialise
@@ -34,12 +45,16 @@ from pared.surgery.origins import grown_structure
 __all__ = [
     "CascadeConfig",
     "CascadeFit",
+    "ClassCode",
     "EndlessFit",
     "Growing",
     "GrownExperts",
     "Growth",
     "GrowthRule",
+    "Learnt",
     "MixtureLoss",
+    "Neurogenesis",
+    "NeurogenesisFit",
     "Nonparametric",
     "NonparametricFit",
     "Places",
@@ -49,9 +64,11 @@ __all__ = [
     "UnitByUnit",
     "add_column",
     "answer",
+    "begin_neurogenesis",
     "beyond",
     "bottleneck",
     "check_growth",
+    "class_code",
     "confusable",
     "confusion",
     "copies",
@@ -61,11 +78,15 @@ __all__ = [
     "fit_endless",
     "fit_nonparametric",
     "fit_specialists",
+    "fit_stacked",
     "gradients_at",
     "gradmax",
     "grow",
     "grow_experts",
     "grown_structure",
+    "intrinsic_replay",
+    "learn_class",
+    "level_errors",
     "linear_gradients",
     "makers",
     "newest",
@@ -79,6 +100,7 @@ __all__ = [
     "tiny",
     "uniform_in",
     "values_at",
+    "with_level_units",
     "with_unit",
     "with_values",
     "with_zero_units",
