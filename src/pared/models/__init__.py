@@ -4,6 +4,7 @@ from pared.models.autoencoder import Autoencoder
 from pared.models.capnorm import CapNorm
 from pared.models.depth import StochasticDepth, survivals
 from pared.models.experts import Experts
+from pared.models.many_task import ManyTask
 from pared.models.mlp import ACTIVATIONS, MLP
 from pared.models.mollified import Mollified, MollifiedGRU, MollifiedLSTM
 from pared.models.rbm import RBM, OrderedRBM, gibbs, log_likelihood, log_partition
@@ -18,6 +19,7 @@ __all__ = [
     "CapNorm",
     "Experts",
     "Forecaster",
+    "ManyTask",
     "Mollified",
     "MollifiedGRU",
     "MollifiedLSTM",
