@@ -161,8 +161,8 @@ class Warm:
 
     @property
     def free(self) -> int:
-        """How many more tasks would be begun with at once."""
-        return sum(worker.task is None for worker in self._workers) - len(self._backlog.waiting)
+        """How many more tasks would be begun with at once: none by a process that is still loading."""
+        return sum(worker.ready and worker.task is None for worker in self._workers) - len(self._backlog.waiting)
 
     @property
     def pids(self) -> list[int]:
