@@ -10,10 +10,10 @@ sys.path.insert(0, str(BENCHMARKS))
 from growth_rows import Row, Verdict, read_rows  # noqa: E402 - the path comes first
 
 TOPICS = {
-    "Schedules": ("schedules", "mollifying"),
+    "Schedules": ("schedules", "mollifying", "lstm_mollified"),
     "Growing": (
-        "cascade", "nodes", "initialisers", "splitting", "net2net", "nonparametric", "columns", "specialists",
-        "experts", "neurogenesis", "endless", "autoencoder",
+        "cascade", "nodes", "initialisers", "splitting", "net2net", "nonparametric", "lstm_size", "columns",
+        "specialists", "experts", "neurogenesis", "endless", "autoencoder",
     ),
     "Growing and cutting in one loop": ("shape",),
     "Few weights from the first step": ("sparse",),

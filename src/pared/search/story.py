@@ -34,7 +34,7 @@ FORMAT = 1
 EPOCHS = 60
 """Epochs of a training in a search, unless told otherwise."""
 LAG = 8
-"""The same for any number of jobs, for it decides the trials; benchmarks/search_lag.py is to say what it costs."""
+"""The same for any number of jobs, for it decides the trials; benchmarks/search.py says what it costs."""
 TEST_SEEDS = 2
 START = -1
 """The trial that stands for the settings to beat."""
