@@ -275,7 +275,7 @@ def test_help_and_version():
     assert pared().exit_code == 2
     assert pared("prune").exit_code == 2
     assert {command.callback.__name__ for command in app.registered_commands} == {
-        "run_command", "data_command", "predict_command", "report_command", "search_command",
+        "run_command", "data_command", "predict_command", "report_command", "search_command", "search_worker_command",
         "compare_criteria_command", "diagnose_command", "retune_command", "distill_command",
     }  # fmt: skip
 

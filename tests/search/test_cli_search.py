@@ -222,4 +222,6 @@ def test_a_book_that_is_no_postgresql_database_is_told(here):
     unreachable = pared("search", "my.csv", *SMALL, "--book", "postgresql://me:secret@127.0.0.1:1/db")
     assert_refused(unreachable, "postgresql+psycopg://me@127.0.0.1:1/db", "see that the server is there")
     assert "secret" not in unreachable.stderr
+    worker = pared("search-worker", "postgresql://me:secret@127.0.0.1:1/db")
+    assert_refused(worker, "see that the server is there and lets you in, and start this worker again")
     assert not (here / "runs").exists()

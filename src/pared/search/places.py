@@ -154,19 +154,18 @@ def alone(database: Database) -> Iterator[None]:
 
 
 @contextmanager
-def clear(database: Database | None) -> Iterator[None]:
-    """What a database refuses becomes one line that says what to do."""
+def clear(database: Database | None, on: str = "go on with --resume; finished trials are kept") -> Iterator[None]:
+    """What a database refuses becomes one line that says what to do, and how to go `on` then."""
     try:
         yield
     except Exception as error:
         if not isinstance(error, SQLAlchemyError | OSError) and type(error).__name__ != "StorageInternalError":
             raise
         said = str(getattr(error, "orig", None) or error.__cause__ or error).strip().splitlines()[0]
-        raise SearchError(f"{database} cannot be used ({said}); {_advice(said, database)}") from error
+        raise SearchError(f"{database} cannot be used ({said}); {_advice(said, database, on)}") from error
 
 
-def _advice(said: str, database: Database | None) -> str:
-    on = "go on with --resume; finished trials are kept"
+def _advice(said: str, database: Database | None, on: str) -> str:
     if "locked" in said or "lock timeout" in said:
         return f"another program writes to it: close that, and {on}"
     if "full" in said or "I/O" in said or "No space" in said:

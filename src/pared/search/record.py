@@ -89,6 +89,8 @@ def _flattered(found: Found) -> str:
     assert found.optimism is not None
     score, by = significant(found.confirmed.score), found.optimism
     size = f"{100 * abs(by):.3g} %" if found.scale == "log" else significant(abs(by))
+    if by == 0:
+        return f"Its score in the search was {score}, as it is on fresh seeds."
     return f"Its score in the search was {score}, {size} {'too good' if by >= 0 else 'too bad'}."
 
 

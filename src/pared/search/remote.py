@@ -10,13 +10,14 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from pared.search import queue
-from pared.search.places import Database, Place, clear, engine_of, found_in
+from pared.search import places, queue
+from pared.search.places import Database, Place, engine_of, found_in
 from pared.search.queue import State, Work
 from pared.search.trials import Key, SearchError
 from pared.search.workers import Warm, warm
@@ -25,6 +26,7 @@ PATIENCE = 600
 """Seconds to wait for a driver that is gone: it may be started anew with --resume."""
 RENEWALS = 3
 """How often a lease is renewed before it would run out."""
+clear = partial(places.clear, on="start this worker again")
 
 
 def search_in(folder: Path) -> Database:
