@@ -19,6 +19,7 @@ from pared.database.connection import located
 from pared.database.folders import entry_of, found_below
 from pared.study import Investigation
 
+pytestmark = pytest.mark.slow
 RUN = ("run", "my.csv", "--column", "value", *SMALL)
 
 
@@ -182,7 +183,6 @@ def test_a_failure_is_entered_with_its_traceback(here, monkeypatch):
     assert "no more memory" in listed("--where", "status=failed")
 
 
-@pytest.mark.slow
 def test_no_result_is_lost_with_the_database(here, monkeypatch):
     (here / "runs" / "pared.db").write_text("some text that is no database, and longer than a header of one\n" * 9)
     result = pared(*RUN, "--seed", 8)
@@ -198,7 +198,6 @@ def test_no_result_is_lost_with_the_database(here, monkeypatch):
     assert not (here / "runs" / "my-seed0-2").exists()
 
 
-@pytest.mark.slow
 def test_a_run_knows_whose_settings_it_uses(here):
     parent = next(run for run in kept("runs") if run.seed == 0)
     result = pared(*RUN, "--config", "runs/my-seed0/config.toml", "--seed", 9)
@@ -218,7 +217,6 @@ def test_the_commit_is_kept(here):
     assert fresh("run", "x").git == f"{commit}-dirty"
 
 
-@pytest.mark.slow
 def test_searches_comparisons_and_diagnoses_are_entered_too(tmp_path, monkeypatch):
     write_csv(tmp_path / "my.csv")
     monkeypatch.chdir(tmp_path)
@@ -248,7 +246,6 @@ def test_searches_comparisons_and_diagnoses_are_entered_too(tmp_path, monkeypatc
     assert "2 added" in listed("sync")
 
 
-@pytest.mark.slow
 def test_processes_enter_at_the_same_time(tmp_path):
     write_csv(tmp_path / "my.csv")
     words = [sys.executable, "-m", "pared", *map(str, RUN)]
@@ -273,7 +270,6 @@ def test_sinks_that_are_not_installed_say_how(here, monkeypatch):
     assert_refused(pared("runs", "export", "--tensorboard", "logs"), "pip install 'pared[tensorboard]'")
 
 
-@pytest.mark.slow
 def test_tensorboard_gets_every_curve_once(here):
     pytest.importorskip("tensorboard", reason="needs tensorboard: pip install 'pared[tensorboard]'")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -289,7 +285,6 @@ def test_tensorboard_gets_every_curve_once(here):
     assert read.Scalars("before")[0].value == pytest.approx(run.before, rel=1e-6)
 
 
-@pytest.mark.slow
 def test_mlflow_gets_every_run_once(here):
     mlflow = pytest.importorskip("mlflow", reason="needs mlflow: pip install 'pared[mlflow]'")
     pytest.importorskip("alembic")

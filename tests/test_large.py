@@ -30,6 +30,7 @@ def pruned(model, data, ratio=0.3):
     assert small(x).isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda: ResNet18(8, 100), lambda: MobileNetV2(0.25, 100)])
 def test_prune_of_a_narrow_network_of_images(make):
     torch.manual_seed(0)

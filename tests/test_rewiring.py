@@ -40,6 +40,7 @@ def counts(masks):
 shapes = st.dictionaries(st.text(min_size=1), st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=5)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(shapes, st.floats(0.01, 1))
 def test_the_densities_open_the_share_that_was_asked_for(shapes, share):

@@ -95,6 +95,7 @@ def seeded_heads():
         return {"first": nn.Linear(4, 1), "second": nn.Linear(4, 1)}
 
 
+@pytest.mark.slow
 def test_tasks_in_turn_change_nothing_passed_in_and_forget_less_with_a_pull():
     shared, heads, x = trunk(), seeded_heads(), drawn(96, 3)
     data = {

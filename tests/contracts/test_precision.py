@@ -119,6 +119,7 @@ def test_inputs_go_where_the_model_is_unless_it_is_in_several_places():
     assert suited(torch.ones(3, 2), mixed).dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_nothing_names_a_device_of_its_own():
     """No call of .cuda(), and no device written as a text, but for the places that may."""
     for path in Path(pared.__file__).parent.rglob("*.py"):

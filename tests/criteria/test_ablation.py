@@ -25,6 +25,7 @@ def test_ablation_is_the_loss_of_the_masked_network(name, loss):
         assert scores[group].tolist() == pytest.approx(values, rel=1e-10, abs=1e-14)
 
 
+@pytest.mark.slow
 @given(specs())
 @settings(max_examples=10, deadline=None)
 def test_ablation_of_random_networks(spec):

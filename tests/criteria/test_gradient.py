@@ -19,6 +19,7 @@ NETWORKS = {"mlp": mlp, **{cell: lambda seed, cell=cell: forecaster(cell, seed) 
 EACH = [pytest.param(name, marks=() if name == "mlp" else pytest.mark.slow) for name in NETWORKS]
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(sorted(NETWORKS)), st.sampled_from([1, 2]), st.sampled_from(["output", "loss"]), st.integers(0, 9)
 )
@@ -52,6 +53,7 @@ def test_many_samples_are_scored_in_chunks(monkeypatch, path):
         torch.testing.assert_close(values, whole[name])
 
 
+@pytest.mark.slow
 def test_many_outputs_are_summed_with_random_signs():
     """As many sums as outputs would be no saving; a few, and their mean square is the exact score but for chance."""
     torch.manual_seed(0)

@@ -107,6 +107,7 @@ def test_the_papers_thresholds_belong_to_weights_that_are_not_normalised():
     assert [int((scores < t).sum()) for t in (0.09, 0.10, 0.11)] == [1, 4, 6]
 
 
+@pytest.mark.slow
 def test_junk_of_untrained_layers():
     """Oracle 5: orthogonal (16, 64) draws have mean |w| 0.100 and column means that spread by 0.0164."""
     x = torch.zeros(1, 2, 1)

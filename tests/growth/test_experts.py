@@ -78,6 +78,7 @@ def test_the_answer_is_the_mean_of_the_experts_by_their_shares():
     torch.testing.assert_close((logs.exp()[..., None] * answers).sum(1), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 3), st.lists(st.integers(0, 9), min_size=1, max_size=4), st.sampled_from(["lstm", "gru"]))
 def test_splits_change_neither_answer_nor_likelihood(count, order, cell):
@@ -138,6 +139,7 @@ def test_a_mixture_grows_while_it_trains_and_takes_the_optimiser_along():
     assert grown.fits[0].curves["train"] == whole.curves["train"][:2]
 
 
+@pytest.mark.slow
 def test_experts_of_other_kinds_and_noise_that_falls():
     x = drawn(40, 5).float()
     data = Data(Batch(x, x[:, :1].abs()), Batch(x, x[:, :1].abs()))

@@ -59,6 +59,7 @@ def test_a_level_grows_without_a_change_of_what_any_level_rebuilds():
     assert {g.name: g.width for g in grown_structure(structure, counts)}["encoder.1"] == 6
 
 
+@pytest.mark.slow
 @BOTH
 def test_fit_trains_it_and_what_is_cut(tied):
     data = Data()

@@ -183,6 +183,7 @@ def test_verdicts_follow_from_the_numbers(lead, words):
     assert len(tables.said(built).rows) == len(findings.claims(built))
 
 
+@pytest.mark.slow
 def test_too_few_seeds_claim_nothing():
     built = record.build(made_up(seeds=3), Settings(seeds=3))
     assert {findings.decided(built, claim)[1] for claim in findings.claims(built)} == {"not shown"}

@@ -300,6 +300,7 @@ def test_free_running_absent():
     assert "Free-running forecasts do not apply" in text(source)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", [None, {}])
 def test_missing_figures_become_sentences(missing, undrawn):
     record = example_record()

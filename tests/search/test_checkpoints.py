@@ -24,6 +24,7 @@ def subject():
     return of_series(data, base, ("error",), default_space(data, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("milestones", [(), ((3, 1e9), (5, 1e9))])
 def test_an_evaluation_that_dies_again_and_again_comes_to_the_same_result(tmp_path, monkeypatch, subject, milestones):
     task = Task(Key("search", 3, 0), POINT, milestones)

@@ -139,6 +139,7 @@ def laws(spec, data) -> None:
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.slow
 @given(specs(), st.data())
 @settings(QUIET, max_examples=25)
 def test_random_networks_grow_exactly_and_shrink_back(spec, data):

@@ -32,6 +32,7 @@ def test_signal_and_noise_are_those_of_single_gradients():
     assert found[0].examples == pytest.approx(found[0].noise / found[0].signal)
 
 
+@pytest.mark.slow
 def test_a_plain_square_of_the_large_batch_would_be_biased():
     """At pure noise |g_B|^2 is noise / B; the estimate of the signal has mean zero."""
     _, batch = problem(seed=1)
