@@ -14,7 +14,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile -q
 
 slow: $(READY)
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile -q
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder -q
 
 lint: $(READY)
 	$(BIN)/ruff check .

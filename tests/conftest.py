@@ -18,6 +18,8 @@ OF_KINDS = {"test_signals.py", "test_testing.py", "test_grow.py", "test_optimise
 
 OF_ALL = {"ablation", "activation", "junk", "magnitude", "random", "taylor"}
 """Criteria that the fast suite tries on recurrent networks, too."""
+LONGEST = {"test_random.py", "test_kill.py", "test_examples.py"}
+"""Files of few tests that take minutes; begun last, they would keep one process busy and the other waiting."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -30,6 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         criterion, on_lstm = parameters.get("criterion"), parameters.get("network") == "lstm"
         if isinstance(criterion, str) and (criterion == "reranked" or (on_lstm and criterion not in OF_ALL)):
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(autouse=True)
