@@ -6,7 +6,7 @@ The function takes no time where one process does it all, so that the whole sear
 `SLEEP` seconds, and overhead = seconds * workers / trials - SLEEP: idle workers count. They start before the clock.
 Space: the default one of a series, 60 trials, none confirmed, the default sampler. "processor" is of the driver alone;
 "wall" holds what else the machine did meanwhile. Late proposals: the default sampler asked after 10,000 trials, with as
-many of them as it then knows, and with the most that it ever knows (1,999): see MOST_TRIALS in samplers.py.
+many of them as it then knows, and with the most that it ever knows: see MOST_TRIALS in samplers.py.
 
     python benchmarks/search_overhead.py [results.json]
 

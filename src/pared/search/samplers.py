@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Sampler = Literal["tpe", "random", "quasi-random", "gp", "nsga2", "cmaes", "grid"]
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
-MOST_TRIALS, BEST, NEWEST = 2000, 250, 750
+MOST_TRIALS, BEST, NEWEST = 1500, 250, 750
 """At so many trials tpe forgets all but the best and the newest: a proposal takes time in proportion to them."""
 POPULATION = 12
 """Trials a generation of nsga2; Optuna's 50 would be half of a usual search."""
