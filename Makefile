@@ -35,7 +35,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,lint,onnx]"
-	$(BIN)/python -c "from pared.training.kernel import compiled; compiled('lstm')"  # once; 10 s
+	$(BIN)/python -c "from pared.training.kernel import compiled; compiled('lstm'), compiled('mlp')"  # once; 20 s
 	touch $(READY)
 
 clean:

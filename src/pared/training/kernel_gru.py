@@ -9,10 +9,10 @@ the two tables of weights reads three neighbours.
 from pared.training.kernel_layout import GRU, LANES
 from pared.training.kernel_products import gradient_3, pull_back_3, sigmoid, tanh, weigh_3
 from pared.training.kernel_shared import Cell, compiled
-from pared.training.kernel_vector import broadcast, constant, load, plain, store
+from pared.training.kernel_vector import broadcast, constant, inlined, load, store
 
 
-@plain
+@inlined
 def _forward(weights, memory, tile, layer, window):
     inputs, units = layer.inputs, layer.units
     for t in range(window):
@@ -40,7 +40,7 @@ def _forward(weights, memory, tile, layer, window):
             store(memory, after + j * LANES, n + z * (load(memory, hidden + j * LANES) - n))
 
 
-@plain
+@inlined
 def _backward(weights, memory, tile, layer, window, below):
     inputs, units = layer.inputs, layer.units
     outer = (layer.weights, units, layer.columns)
@@ -73,7 +73,7 @@ def _backward(weights, memory, tile, layer, window, below):
             pull_back_3(weights, memory, outer, gates, 0, inputs, tile + below[0] + t * below[1])
 
 
-@plain
+@inlined
 def _gradient(gradient, memory, layer, plan, tiles):
     none = (layer.source, 0, 0)
     rows = (layer.source, layer.source_step, layer.inputs), none, 1

@@ -7,10 +7,10 @@ The gradient of a unit's weights is one sum of products of 4 gates by 2 columns:
 from pared.training.kernel_layout import LANES, LSTM
 from pared.training.kernel_products import gradient_4, pull_back_4, sigmoid, tanh, weigh_4
 from pared.training.kernel_shared import Cell, compiled
-from pared.training.kernel_vector import broadcast, constant, load, plain, store
+from pared.training.kernel_vector import broadcast, constant, inlined, load, store
 
 
-@plain
+@inlined
 def _forward(weights, memory, tile, layer, window):
     inputs, units = layer.inputs, layer.units
     for t in range(window):
@@ -42,7 +42,7 @@ def _forward(weights, memory, tile, layer, window):
             store(memory, after + j * LANES, o * c)
 
 
-@plain
+@inlined
 def _backward(weights, memory, tile, layer, window, below):
     inputs, units = layer.inputs, layer.units
     table = (layer.weights, units, layer.columns)
@@ -75,7 +75,7 @@ def _backward(weights, memory, tile, layer, window, below):
             pull_back_4(weights, memory, table, gates, 0, inputs, tile + below[0] + t * below[1])
 
 
-@plain
+@inlined
 def _gradient(gradient, memory, layer, plan, tiles):
     rows = (layer.source, layer.source_step, layer.inputs), (layer.hidden, layer.hidden_step, layer.units), 2
     table, delta = (layer.weights, layer.units, layer.columns), (layer.gates, layer.gates_step)

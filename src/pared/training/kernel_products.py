@@ -17,7 +17,6 @@ from pared.training.kernel_vector import (
     inlined,
     load,
     load_half,
-    plain,
     store,
     sums,
 )
@@ -75,7 +74,7 @@ def weigh_4(weights, w, memory, source, count, results):
 
 
 def _pull_back(gates):
-    @plain
+    @inlined
     def pull_back(weights, memory, table, delta, column, count, target):
         """target[k] = sum over groups, gates of weight * delta, columns in fours; rows past `count` are of no use."""
         first, groups, columns = table
@@ -138,7 +137,7 @@ def _gradient(gates):
             second += steps[2]
         return a0, a1, a2, a3, b0, b1, b2, b3
 
-    @plain
+    @inlined
     def table_gradient(gradient, memory, table, delta, rows, plan, tiles):
         """Adds to a table's gradient; delta = (first row of gates, step).
 

@@ -7,12 +7,12 @@ Four units take the place of a unit's four gates. What fills up the last four ha
 from pared.training.kernel_layout import ACTIVATIONS, LANES, RNN
 from pared.training.kernel_products import gradient_4, pull_back_4, sigmoid, tanh, weigh_4
 from pared.training.kernel_shared import Cell, compiled
-from pared.training.kernel_vector import broadcast, constant, inlined, load, plain, store, where_positive
+from pared.training.kernel_vector import broadcast, constant, inlined, load, store, where_positive
 
 RELU, SIGMOID = ACTIVATIONS["relu"], ACTIVATIONS["sigmoid"]
 
 
-@plain
+@inlined
 def _activate(memory, start, count, activation):
     for row in range(start, start + count * LANES, LANES):
         x = load(memory, row)
@@ -35,7 +35,7 @@ def _slope(h, dh, activation):
     return dh * (one - h * h)
 
 
-@plain
+@inlined
 def _forward(weights, memory, tile, layer, window):
     inputs, units = layer.inputs, layer.hidden_units
     for t in range(window):
@@ -59,7 +59,7 @@ def _forward(weights, memory, tile, layer, window):
         _activate(memory, after, layer.units, layer.activation)
 
 
-@plain
+@inlined
 def _backward(weights, memory, tile, layer, window, below):
     inputs, units = layer.inputs, layer.units
     table = (layer.weights, layer.fours, layer.columns)
@@ -82,7 +82,7 @@ def _backward(weights, memory, tile, layer, window, below):
             pull_back_4(weights, memory, table, gates, 0, inputs, tile + below[0] + t * below[1])
 
 
-@plain
+@inlined
 def _gradient(gradient, memory, layer, plan, tiles):
     hidden = (layer.hidden, layer.hidden_step, layer.hidden_units)
     rows = (layer.source, layer.source_step, layer.inputs), hidden, layer.biases

@@ -14,7 +14,7 @@ from numba import types
 from numba.np.numpy_support import from_dtype
 
 from pared.training.kernel_layout import DENSE, LANES, PLAN, STEPS
-from pared.training.kernel_vector import broadcast, compiled_as, constant, entry, load, plain, store, total
+from pared.training.kernel_vector import broadcast, compiled_as, constant, entry, inlined, load, store, total
 
 
 class Cell(NamedTuple):
@@ -64,7 +64,7 @@ def _choose_gradient(gradient, memory, layer, plan, tiles):
     return lambda gradient, memory, layer, plan, tiles: own(gradient, memory, layer, plan, tiles)
 
 
-@plain
+@inlined
 def _read_tile(x, rows, memory, start):
     """Transposes rows of x to lanes; lanes that remain are zero."""
     width = x.shape[1]
@@ -78,7 +78,7 @@ def _read_tile(x, rows, memory, start):
                 memory[start + r * LANES + lane] = 0.0
 
 
-@plain
+@inlined
 def _forward_head(weights, memory, tile, dense):
     for n in range(len(dense)):
         layer = dense[n]
@@ -90,7 +90,7 @@ def _forward_head(weights, memory, tile, dense):
             store(memory, tile + layer.target + o * LANES, a)
 
 
-@plain
+@inlined
 def _backward_head(weights, memory, tile, dense, arriving):
     for n in range(len(dense) - 1, -1, -1):
         layer = dense[n]
@@ -103,7 +103,7 @@ def _backward_head(weights, memory, tile, dense, arriving):
             store(memory, target + k * LANES, a)
 
 
-@plain
+@inlined
 def _head_gradient(gradient, memory, layer, plan, tiles):
     for o in range(layer.outputs):
         for k in range(layer.inputs + 1):
@@ -115,7 +115,7 @@ def _head_gradient(gradient, memory, layer, plan, tiles):
             gradient[layer.weights + o * (layer.inputs + 1) + k] += total(a)
 
 
-@plain
+@inlined
 def _forward(weights, memory, tile, network):
     layers, dense, plans = network
     for n in range(len(layers)):
@@ -123,7 +123,7 @@ def _forward(weights, memory, tile, network):
     _forward_head(weights, memory, tile, dense)
 
 
-@plain
+@inlined
 def _backward(weights, memory, tile, network):
     layers, dense, plans = network
     window = plans[0].window
@@ -134,7 +134,7 @@ def _backward(weights, memory, tile, network):
         _backward_layer(weights, memory, tile, layers[n], window, below)
 
 
-@plain
+@inlined
 def _squares(y, rows, memory, tile, head, scale):
     """The sum of squared errors of a tile; the rows at `delta` become its gradient, times `scale`."""
     squares = 0.0
@@ -148,7 +148,7 @@ def _squares(y, rows, memory, tile, head, scale):
     return squares
 
 
-@plain
+@inlined
 def _entropies(y, rows, memory, tile, head, scale):
     """As `_squares` with the cross entropies of the classes y, -log softmax(outputs)[y]."""
     entropies = 0.0
@@ -171,13 +171,13 @@ def _entropies(y, rows, memory, tile, head, scale):
     return entropies
 
 
-@plain
+@inlined
 def _terms(plan):
     """How many losses a sample has a mean of."""
     return 1 if plan.entropy else plan.outputs
 
 
-@plain
+@inlined
 def _batch(examples, rows, network, weights, gradient, memory):
     """Writes the gradient of the mean loss over `rows`; returns the sum of losses."""
     x, y = examples
@@ -206,7 +206,7 @@ def _batch(examples, rows, network, weights, gradient, memory):
     return losses
 
 
-@plain
+@inlined
 def _clip(gradient, bound):
     squares = 0.0
     for p in range(len(gradient)):
@@ -217,7 +217,7 @@ def _clip(gradient, bound):
             gradient[p] *= factor
 
 
-@plain
+@inlined
 def _step(state, rule):
     weights, gradient, first, second = state
     rule.step += 1.0

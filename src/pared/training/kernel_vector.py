@@ -18,32 +18,34 @@ from pared.training.kernel_layout import LANES
 HALF = LANES // 2
 FLAGS = ("contract", "nsz")  # none that would let NaN go unnoticed
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(FLAGS)}
+INLINED = OPTIONS | {"forceinline": True}
 
 
 def intrinsic(build: Any) -> Any:
     return extending.intrinsic(build)
 
 
-def plain(function: Any) -> Any:
-    """A compiled function for use inside others."""
-    return njit(**OPTIONS)(function)
-
-
 def inlined(function: Any) -> Any:
-    return njit(forceinline=True, **OPTIONS)(function)
+    """A compiled function for use inside others, that leaves no symbol of its own.
+
+    Numba names a symbol by the function, numbers that count what this process has compiled and typed, and its options.
+    Of two equal names in code from the cache the linker takes the first; code that two processes had compiled then
+    called the other's functions, which wrote where they must not (numba, issue 10486).
+    """
+    return njit(**INLINED)(function)
 
 
 def compiled_as(function: Any) -> Any:
     """What takes the function's place in compiled code: to be given the types, and to return what suits them."""
-    return extending.overload(function, jit_options=cast(Any, OPTIONS))
+    return extending.overload(function, jit_options=cast(Any, INLINED))
 
 
 def entry(name: str) -> Callable[[Any], Any]:
     """Makes a compiled function that Python calls, with a cache on disk where one can be written.
 
     The name, this processor's with it, names the cache. Two processes that compile different code for one cache at
-    once may leave the one's code under the other's signature, which then writes where it must not: numba numbers its
-    files without a lock. So nothing but one function for one kind of arguments may bear a name.
+    once may leave the one's code under the other's signature: numba numbers its files without a lock. So nothing but
+    one function for one kind of arguments may bear a name.
     """
     processor = zlib.crc32(f"{get_host_cpu_name()} {get_host_cpu_features().flatten()}".encode())
 
@@ -53,7 +55,7 @@ def entry(name: str) -> Callable[[Any], Any]:
         try:
             return jit(cache=True, **OPTIONS)(function)
         except (OSError, RuntimeError):
-            return plain(function)
+            return jit(**OPTIONS)(function)
 
     return decorated
 
