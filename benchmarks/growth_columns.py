@@ -13,7 +13,7 @@ from itertools import count
 
 import numpy as np
 import torch
-from growth_paired import Arm, Measure, compared, timed
+from growth_paired import Measure, compared, measured
 from growth_rows import Row, write_rows
 from torch import nn
 
@@ -97,7 +97,7 @@ def rows_of(kind: str) -> list[Row]:
     build, width, _ = KINDS[kind]
     known = sources(kind)
     starts: dict[str, Callable[[int], nn.Module]] = {
-        "ours": lambda seed: progressive(kind, known[seed], seed),
+        f"progressive columns, {kind}": lambda seed: progressive(kind, known[seed], seed),
         "a network from scratch": lambda seed: build(width, 100 + seed),
         "a wider network from scratch, as many weights as both columns": lambda seed: wider(
             kind, progressive(kind, known[seed], seed), seed
@@ -105,13 +105,13 @@ def rows_of(kind: str) -> list[Row]:
         "the network of tau 17, all of it trained on": lambda seed: copy.deepcopy(known[seed]),
         "a column beside a random one": lambda seed: progressive(kind, build(width, 200 + seed), seed),
     }
-    arms = {}
-    for name, start in starts.items():
-        values, seconds = timed(partial(lambda seed, start: area(start(seed), seed), start=start), SEEDS)
-        arms[name] = Arm(f"progressive columns, {kind}" if name == "ours" else name, tuple(values), seconds)
-    ours, note = arms.pop("ours"), "all arms make as many steps on 200 windows; the first task is not counted"
+    ours, *controls = (
+        measured(name, partial(lambda seed, start: area(start(seed), seed), start=start), SEEDS)
+        for name, start in starts.items()
+    )
+    note = "all arms make as many steps on 200 windows; the first task is not counted"
     data = "Mackey-Glass, tau 17 to 30"
-    return [compared(ours, "Rusu et al. 2016", data, theirs, AREA, note) for theirs in arms.values()]
+    return [compared(ours, "Rusu et al. 2016", data, theirs, AREA, note) for theirs in controls]
 
 
 if __name__ == "__main__":

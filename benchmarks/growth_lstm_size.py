@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from growth_paired import LOG_ERROR, Arm, compared
+from growth_paired import LOG_ERROR, Arm, compared, log_error
 from growth_rows import Row, write_rows
 from torch import nn
-from torch.nn.functional import mse_loss
 
 from pared import Batch, Forecaster, TrainConfig, fit_many
 from pared.data import mackey_glass, windows
@@ -63,12 +62,6 @@ def build(units: int, seed: int) -> nn.Module:
 def products(units: int) -> int:
     """Multiply-adds of one window, which training does three times."""
     return 4 * WINDOW * units * (units + 1) + units
-
-
-def log_error(model: nn.Module, test: Batch) -> float:
-    """ln of the MSE."""
-    with torch.no_grad():
-        return float(np.log(mse_loss(model.eval()(test.x), test.y).item()))
 
 
 def found(seed: int, how: Nonparametric = HOW) -> Trained:

@@ -10,14 +10,13 @@ many multiply-adds, which is fewer steps; or they never grow.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
-import numpy as np
-import torch
 from growth_columns import task
-from growth_paired import ACCURACY, LOG_ERROR, Arm, Measure, compared, timed
+from growth_paired import ACCURACY, LOG_ERROR, Measure, accuracy, compared, log_error, measured
 from growth_rows import Row, write_rows
 from growth_schedules import ROWS, Digits
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from pared import carry, deepen, insert, trace, widen
@@ -45,16 +44,11 @@ class Problem:
     loss: Loss
     lr: float
     measure: Measure
-    score: Callable[[Tensor, Tensor], float]
+    score: Callable[[nn.Module, Batch], float]
 
     def config(self, seed: int) -> TrainConfig:
         """The whole training."""
         return TrainConfig(epochs=EPOCHS, lr=self.lr, batch_size=50, seed=seed)
-
-    def scored(self, model: nn.Module, test: Batch) -> float:
-        """The measure of a trained network."""
-        with torch.no_grad():
-            return self.score(model.eval()(test.x), test.y)
 
     def grown(self, seed: int, grower: Grower) -> float:
         """Half small, half large."""
@@ -62,12 +56,12 @@ class Problem:
         config, half = self.config(seed), EPOCHS // 2
         first = fit(self.small(seed), data, part_of(config, 0, half), self.loss)
         second = fit_on(grower(first, data), data, part_of(config, half, EPOCHS), self.loss)
-        return self.scored(second.model, test)
+        return self.score(second.model, test)
 
     def plain(self, seed: int, build: Callable[[int], nn.Module], epochs: int = EPOCHS) -> float:
         """One network for so many epochs."""
         data, test = self.data(seed)
-        return self.scored(fit(build(seed), data, replace(self.config(seed), epochs=epochs), self.loss).model, test)
+        return self.score(fit(build(seed), data, replace(self.config(seed), epochs=epochs), self.loss).model, test)
 
     def epochs_of_equal_products(self) -> int:
         """How long the large network trains on the multiply-adds of one that grows."""
@@ -84,20 +78,14 @@ class Problem:
             ),
             "the first size to the end": lambda seed: self.plain(seed, self.small),
         }
-        against = [arm(name, run) for name, run in controls.items()]
-        ours = [arm(name, lambda seed, how=how: self.grown(seed, how)) for name, how in self.growers.items()]
+        against = [measured(name, run, SEEDS) for name, run in controls.items()]
+        ours = [measured(name, partial(self.grown, grower=grower), SEEDS) for name, grower in self.growers.items()]
         return [compared(one, SOURCE, self.name, other, self.measure) for one in ours for other in against]
 
 
 def fit_on(before: Fit, data: TrainingData, config: TrainConfig, loss: Loss) -> Fit:
     """Goes on, with the optimiser's state where there is one."""
     return fit(before.model, data, config, loss, before if before.optimiser_state else None)
-
-
-def arm(name: str, run: Callable[[int], float]) -> Arm:
-    """A number a seed."""
-    values, seconds = timed(run, SEEDS)
-    return Arm(name, tuple(values), seconds)
 
 
 def twice(before: Fit, data: TrainingData) -> Fit:
@@ -136,14 +124,6 @@ def digits_of(seed: int) -> tuple[TrainingData, Batch]:
     return found, found.test
 
 
-def log_error(predicted: Tensor, actual: Tensor) -> float:
-    return float(np.log(float(mse_loss(predicted, actual))))
-
-
-def points(logits: Tensor, actual: Tensor) -> float:
-    return 100 * float((logits.argmax(1) == actual).double().mean())
-
-
 PROBLEMS = (
     Problem(
         "Mackey-Glass, LSTM 8 to 16",
@@ -165,7 +145,7 @@ PROBLEMS = (
         cross_entropy,
         3e-3,
         ACCURACY,
-        points,
+        accuracy,
     ),
 )
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from growth_paired import ACCURACY, Arm, accuracy, compared
 from growth_rows import Row, write_rows
-from growth_schedules import MEASURE, Digits, verdict
-from scipy.stats import t as student
+from growth_schedules import Digits
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -49,11 +49,6 @@ def products(widths: tuple[int, int]) -> int:
     return 64 * widths[0] + widths[0] * widths[1] + widths[1] * 10
 
 
-def accuracy(model: nn.Module, data: Digits) -> float:
-    """Points."""
-    return 100 * (model.eval()(data.test.x).argmax(1) == data.test.y).double().mean().item()
-
-
 def found(seed: int) -> Trained:
     """A network that finds its size."""
     data = Digits(seed, ROWS)
@@ -62,7 +57,7 @@ def found(seed: int) -> Trained:
     fit = fit_nonparametric(start(seed), data, config, Nonparametric(3e-4), cross_entropy)
     spent = time.process_time() - started
     sizes = [(widths["0"], widths["3"]) for widths in fit.widths]
-    return Trained(accuracy(fit.model, data), sizes[-1], sum(map(products, sizes)), spent)
+    return Trained(accuracy(fit.model, data.test), sizes[-1], sum(map(products, sizes)), spent)
 
 
 def fixed(seed: int, widths: tuple[int, int], spent: float) -> Trained:
@@ -71,25 +66,21 @@ def fixed(seed: int, widths: tuple[int, int], spent: float) -> Trained:
     config = TrainConfig(round(spent / products(widths)), 1e-3, 64, seed=seed)
     started = time.process_time()
     model = fit_many([MLP(64, widths, 10, "relu", seed)], [data], [config], cross_entropy)[0].model
-    return Trained(accuracy(model, data), widths, spent, time.process_time() - started)
+    return Trained(accuracy(model, data.test), widths, spent, time.process_time() - started)
 
 
 def row(ours: list[Trained], theirs: list[Trained], against: str) -> Row:
     """Both arms on all seeds."""
-    d = np.array([a.right - b.right for a, b in zip(ours, theirs, strict=True)])
-    effect, half = float(d.mean()), float(student.ppf(0.975, SEEDS - 1) * d.std(ddof=1) / SEEDS**0.5)
-    means = [np.mean([each.right for each in arm]) for arm in (ours, theirs)]
+    mine, control = (
+        Arm(name, tuple(each.right for each in arm), float(np.mean([each.seconds for each in arm])))
+        for name, arm in (("nonparametric network, lambda 3e-4", ours), (against, theirs))
+    )
     first, second = ([each.widths[layer] for each in ours] for layer in (0, 1))
     note = (
-        f"{means[0]:.2f} against {means[1]:.2f} points; from 10 and 10 units to {np.mean(first):.0f} "
-        f"({min(first)} to {max(first)}) and {np.mean(second):.0f} ({min(second)} to {max(second)}); the control's "
-        "seconds are a compiled kernel's"
+        f"from 10 and 10 units to {np.mean(first):.0f} ({min(first)} to {max(first)}) and {np.mean(second):.0f} "
+        f"({min(second)} to {max(second)}); the control's seconds are a compiled kernel's"
     )
-    costs = [float(np.mean([each.seconds for each in arm])) for arm in (ours, theirs)]
-    return Row(
-        "nonparametric network, lambda 3e-4", "Philipp & Carbonell 2017", "digits", SEEDS, MEASURE, effect,
-        effect - half, effect + half, against, *costs, verdict(effect - half, effect + half), note,
-    )  # fmt: skip
+    return compared(mine, "Philipp & Carbonell 2017", "digits", control, ACCURACY, note)
 
 
 def main() -> None:

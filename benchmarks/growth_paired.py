@@ -6,8 +6,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import torch
 from growth_rows import Row, Verdict
 from scipy.stats import t as student
+from torch import nn
+from torch.nn.functional import mse_loss
+
+from pared.types import Batch
 
 Result = TypeVar("Result")
 
@@ -39,6 +44,24 @@ def timed(runs: Callable[[int], Result], seeds: Sequence[int]) -> tuple[list[Res
     """Results of all seeds, and mean processor seconds of one: other work on the machine lengthens the wall clock."""
     started = time.process_time()
     return [runs(seed) for seed in seeds], (time.process_time() - started) / len(seeds)
+
+
+def measured(name: str, run: Callable[[int], float], seeds: Sequence[int]) -> Arm:
+    """A number a seed."""
+    values, seconds = timed(run, seeds)
+    return Arm(name, tuple(values), seconds)
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, test: Batch) -> float:
+    """Points of a batch put into the right class, in evaluation mode."""
+    return 100 * (model.eval()(test.x).argmax(1) == test.y).double().mean().item()
+
+
+@torch.no_grad()
+def log_error(model: nn.Module, test: Batch) -> float:
+    """The ln of a batch's mean squared error, in evaluation mode."""
+    return float(np.log(mse_loss(model.eval()(test.x), test.y).item()))
 
 
 def compared(ours: Arm, source: str, data: str, theirs: Arm, measure: Measure, note: str = "") -> Row:

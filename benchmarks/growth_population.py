@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from growth_paired import ACCURACY, LOG_ERROR, Arm, Measure, compared, timed
+from growth_paired import ACCURACY, LOG_ERROR, Measure, accuracy, compared, log_error, measured
 from growth_rows import Row, write_rows
 from growth_schedules import Digits
 from torch import nn
@@ -67,20 +67,9 @@ def chaos(seed: int) -> Parts:
     return Parts(*(Batch(whole.x[b - n : b], whole.y[b - n : b]) for n, b in zip(ROWS, ends, strict=True)))
 
 
-def right(model: nn.Module, test: Batch) -> float:
-    """Test accuracy in points."""
-    return 100 * (model.eval()(test.x).argmax(1) == test.y).double().mean().item()
-
-
-def log_error(model: nn.Module, test: Batch) -> float:
-    """ln of the test MSE."""
-    with torch.no_grad():
-        return float(np.log(mse_loss(model.eval()(test.x), test.y).item()))
-
-
 TASKS = (
     Task(
-        "digits", digits, lambda seed: MLP(64, (16,), 10, "relu", seed), cross_entropy, right, ACCURACY
+        "digits", digits, lambda seed: MLP(64, (16,), 10, "relu", seed), cross_entropy, accuracy, ACCURACY
     ),
     Task(
         "Mackey-Glass, tau 17, 6 ahead", chaos, lambda seed: MLP(WINDOW, (16,), 1, "tanh", seed), mse_loss, log_error,
@@ -114,11 +103,7 @@ def fixed(seed: int, task: Task, drawn: bool) -> float:
 
 def rows_of(task: Task) -> list[Row]:
     """The population against every control."""
-
-    def arm(name: str, run: Callable[[int], float]) -> Arm:
-        values, seconds = timed(run, SEEDS)
-        return Arm(name, tuple(values), seconds)
-
+    arm = partial(measured, seeds=SEEDS)
     ours = arm("population-based training, 8 networks", partial(population, task=task, quantile=0.25))
     controls = (
         arm("random search, rates constant", partial(population, task=task, quantile=0.0)),

@@ -4,14 +4,13 @@ Paired by seed: 300 rows to train on, dealt out anew for each seed, the other 14
 Rates are set beforehand, the same in method and control.
 """
 
-import time
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import torch
-from growth_rows import Row, Verdict, write_rows
-from scipy.stats import t as student
+from growth_paired import ACCURACY, accuracy, compared, measured
+from growth_rows import Row, write_rows
 from torch import nn
 
 from pared.data import classic
@@ -20,9 +19,8 @@ from pared.schedules import Constant, Decay
 from pared.training import Bound, Ensemble, TrainConfig, fit, snapshots
 from pared.types import Batch, Schedule
 
-SEEDS, MEASURE = 10, "test accuracy, points, higher is better"
-ROWS = 300
-Arm = Callable[["Digits", int], nn.Module]
+SEEDS, ROWS = 10, 300
+Training = Callable[["Digits", int], nn.Module]
 
 
 class Digits:
@@ -66,38 +64,19 @@ def snapped(data: Digits, seed: int, cycles: int) -> nn.Module:
     return Ensemble([each.model for each in fits], classes=True)
 
 
-def row(method: str, source: str, arm: Arm, against: str, control: Arm, rows: int = ROWS) -> Row:
-    """Both arms on all seeds; a margin of 1 point, the project's for classes, is what counts as no effect."""
-    (ours, cost), (theirs, control_cost) = measured(arm, rows), measured(control, rows)
-    d = np.array(ours) - np.array(theirs)
-    half = float(student.ppf(0.975, SEEDS - 1) * d.std(ddof=1) / SEEDS**0.5)
-    effect = float(d.mean())
-    note = f"{np.mean(ours):.2f} against {np.mean(theirs):.2f} points, {rows} training rows"
-    return Row(
-        method, source, "digits", SEEDS, MEASURE, effect, effect - half, effect + half, against, cost, control_cost,
-        verdict(effect - half, effect + half), note,
-    )  # fmt: skip
+def row(method: str, source: str, arm: Training, against: str, control: Training, rows: int = ROWS) -> Row:
+    """Both arms on all seeds."""
+    ours, theirs = (
+        measured(name, partial(tested, train=train, rows=rows), range(SEEDS))
+        for name, train in ((method, arm), (against, control))
+    )
+    return compared(ours, source, "digits", theirs, ACCURACY, f"{rows} training rows")
 
 
-def measured(arm: Arm, rows: int) -> tuple[list[float], float]:
-    """Test accuracy in points for each seed, and mean seconds of a training."""
-    hits, started = [], time.perf_counter()
-    for seed in range(SEEDS):
-        data = Digits(seed, rows)
-        model = arm(data, seed).eval()
-        hits.append(100 * (model(data.test.x).argmax(1) == data.test.y).double().mean().item())
-    return hits, (time.perf_counter() - started) / SEEDS
-
-
-def verdict(low: float, high: float, margin: float = 1.0) -> Verdict:
-    """What an interval says; no effect: it holds 0 and stays within the margin."""
-    if low > 0:
-        return "better"
-    if high < 0:
-        return "inferior"
-    if -margin < low and high < margin:
-        return "no effect"
-    return "not inferior" if low > -margin else "inconclusive"
+def tested(seed: int, train: Training, rows: int) -> float:
+    """Test accuracy after one training."""
+    data = Digits(seed, rows)
+    return accuracy(train(data, seed), data.test)
 
 
 def main() -> None:

@@ -7,14 +7,12 @@ rows of three other seeds, at 60 epochs. 5,043 of 50,432 weights are left in eve
 there where they move. The small dense network has as many parameters, biases included.
 """
 
-import math
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 
 import numpy as np
 import torch
-from growth_paired import ACCURACY, Arm, compared, timed
+from growth_paired import ACCURACY, Arm, accuracy, compared, measured
 from growth_rows import Row, write_rows
 from growth_schedules import Digits
 from torch import nn
@@ -24,7 +22,7 @@ from pared import MLP, Sparse, Steps, TrainConfig, criteria, evolved, fit, fit_s
 from pared.lottery import early_bird
 from pared.rewiring import Rewiring
 from pared.schedules import Constant, Cubic, Exponential
-from pared.training.fleet import fit_for
+from pared.training.fleet import fit_one
 from pared.training.parts import part_of
 from pared.types import Masks
 
@@ -34,7 +32,6 @@ OUTPUTS = "layers.4.weight"
 DENSITY = (0.1 * 50_432 - 1_280) / 49_152  # of the hidden layers' weights where the outputs' are all there
 SET, RIGL = "Mocanu et al. 2018", "Evci et al. 2020"
 FIRST, LATER, BIRD, GRADUAL = "Frankle & Carbin 2019", "Frankle et al. 2019", "You et al. 2020", "Zhu & Gupta 2017"
-train = partial(fit_for, math.inf)
 data = cache(partial(Digits, rows=ROWS))
 
 
@@ -50,14 +47,13 @@ def build(seed: int) -> nn.Module:
 
 def right(model: nn.Module, seed: int) -> float:
     """Test accuracy in points."""
-    test = data(seed).test
-    return 100 * (model.eval()(test.x).argmax(1) == test.y).double().mean().item()
+    return accuracy(model, data(seed).test)
 
 
 def dense(seed: int, widths: tuple[int, int] = WIDTHS, times: int = 1) -> float:
     """No weight is closed; `times` as many epochs."""
     model, how = MLP(64, widths, 10, "relu", seed), replace(config(seed), epochs=times * CONFIG.epochs)
-    return right(train(model, data(seed), how, cross_entropy).model, seed)
+    return right(fit_one(model, data(seed), how, cross_entropy).model, seed)
 
 
 def moving(seed: int, how: Rewiring) -> float:
@@ -79,7 +75,7 @@ def drawn(seed: int, rewind: int) -> float:
 
 def masked(seed: int, masks: Masks, start: int) -> float:
     """The weights of seed `start` trained under masks."""
-    return right(train(build(start), data(seed), config(seed), cross_entropy, masks=masks).model, seed)
+    return right(fit_one(build(start), data(seed), config(seed), cross_entropy, masks=masks).model, seed)
 
 
 def shuffled(seed: int) -> float:
@@ -123,11 +119,7 @@ def pruned(seed: int) -> float:
 
 def main() -> None:
     """All arms on all seeds."""
-
-    def arm(name: str, run: Callable[[int], float]) -> Arm:
-        values, seconds = timed(run, SEEDS)
-        return Arm(name, tuple(values), seconds)
-
+    arm = partial(measured, seeds=SEEDS)
     whole = arm("the dense network, as many epochs", dense)
     rigged = arm("RigL, a tenth of the weights", partial(moving, how=rigl(DENSITY, 1, (OUTPUTS,))))
     sets = arm("SET, a tenth of the weights", partial(moving, how=evolved(DENSITY, 1, (OUTPUTS,))))

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-import torch
-from growth_paired import ACCURACY, Arm, compared, timed
+from growth_paired import ACCURACY, Arm, accuracy, compared, timed
 from growth_rows import write_rows
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -90,7 +89,7 @@ def main() -> None:
         return fit_specialists(start, task(seed), half, "layers.4", half)[0]
 
     def arm(name: str, models: Sequence[nn.Module], seconds: float) -> Arm:
-        return Arm(name, tuple(points(model, seed) for seed, model in enumerate(models)), seconds)
+        return Arm(name, tuple(accuracy(model, task(seed).test) for seed, model in enumerate(models)), seconds)
 
     ours, lots = (timed(partial(special, chosen=chosen), SEEDS) for chosen in (found_groups, by_lot))
     controls = {
@@ -108,13 +107,6 @@ def main() -> None:
     special_arm, source = arm("specialists for classes that are confused", *ours), "Warde-Farley et al. 2014"
     rows = [compared(special_arm, source, DATA, theirs, ACCURACY, note) for theirs in against]
     write_rows(rows, "specialists", "scikit-learn")
-
-
-def points(model: nn.Module, seed: int) -> float:
-    """Test accuracy."""
-    x, y = task(seed).test
-    with torch.no_grad():
-        return 100 * float((model.eval()(x).argmax(1) == y).double().mean())
 
 
 if __name__ == "__main__":

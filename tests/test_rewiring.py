@@ -1,8 +1,6 @@
 """Sparse training whose weights move: counts that never change, masks that hold, lottery tickets."""
 
-import math
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -15,13 +13,12 @@ from pared import MLP, Batch, Forecaster, Steps, TrainConfig, criteria, density,
 from pared.lottery import early_bird, lottery_ticket, mask_distance
 from pared.rewiring import Rewiring, erdos_renyi, evolved, fit_sparse, random_masks, rewired, rigl
 from pared.schedules import Exponential
-from pared.training.fleet import fit_for
+from pared.training.fleet import fit_one as fit
 from pared.training.parts import part_of
 from problems import Data, drawn
 
 CONFIG = TrainConfig(epochs=6, batch_size=16, seed=3)
 SHAPES = {"a": (200, 100), "b": (50,)}
-fit = partial(fit_for, math.inf)
 
 
 def numbers():

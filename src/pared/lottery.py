@@ -1,6 +1,5 @@
 """Lottery tickets: pruned after training and set back, or as soon as it is clear which weights will stay."""
 
-import math
 from dataclasses import replace
 
 from torch import nn
@@ -10,7 +9,7 @@ from pared.gradual import Steps, check_scores
 from pared.masks import Sparse, WeightScope, density, select_weights
 from pared.selection import Ratio
 from pared.training.fit import Fit, TrainConfig, TrainingData
-from pared.training.fleet import fit_for
+from pared.training.fleet import fit_one
 from pared.training.parts import part_of
 from pared.types import Criterion, Loss, Masks
 
@@ -42,15 +41,15 @@ def lottery_ticket(
     rules = steps.rules()
     early: Fit | None = None
     if rewind:
-        early = fit_for(math.inf, model, split, replace(part_of(config, 0, rewind), patience=None), loss)
+        early = fit_one(model, split, replace(part_of(config, 0, rewind), patience=None), loss)
     rest, masks = part_of(config, rewind, config.epochs), Masks()
-    fits = [fit_for(math.inf, model, split, rest, loss, early)]
+    fits = [fit_one(model, split, rest, loss, early)]
     for rule in rules:
         if rule is not None:
             scores = criterion(fits[-1].model, split.train, loss)
             check_scores(scores, fits[-1].model)
             masks = select_weights(scores, rule, steps.scope, masks)
-        fits.append(fit_for(math.inf, model, split, rest, loss, early, masks))
+        fits.append(fit_one(model, split, rest, loss, early, masks))
     return Sparse(fits[-1].model, masks, tuple(fits))
 
 
@@ -85,14 +84,14 @@ def early_bird(  # noqa: PLR0913
     fits, drawn = list[Fit](), list[Masks]()
     for epoch in range(config.epochs - 1):
         part = part_of(config, epoch, epoch + 1)
-        fits.append(fit_for(math.inf, model, split, part, loss, fits[-1] if fits else None))
+        fits.append(fit_one(model, split, part, loss, fits[-1] if fits else None))
         scores = criterion(fits[-1].model, split.train, loss)
         check_scores(scores, fits[-1].model)
         drawn = [*drawn[-last:], select_weights(scores, Ratio(ratio), scope)]
         if len(drawn) > last and all(mask_distance(drawn[-1], before) < within for before in drawn[:-1]):
             break
     rest = part_of(config, len(fits), config.epochs)
-    fits.append(fit_for(math.inf, model, split, rest, loss, fits[-1], drawn[-1]))
+    fits.append(fit_one(model, split, rest, loss, fits[-1], drawn[-1]))
     return Sparse(fits[-1].model, drawn[-1], tuple(fits))
 
 

@@ -16,7 +16,7 @@ from pared.masks import Sparse, mask_weights
 from pared.schedules import Constant, Cosine
 from pared.signals import prunable, tensor_of
 from pared.training.fit import Fit, TrainConfig, TrainingData
-from pared.training.fleet import fit_for
+from pared.training.fleet import fit_one
 from pared.training.parts import part_of
 from pared.types import Loss, Masks, Schedule
 
@@ -163,7 +163,7 @@ def fit_sparse(
             weights = dict(current.named_parameters())
             masks = {name: rewired(weights[name], m, scores[name], share, how.by_sign) for name, m in masks.items()}
         part, before = part_of(config, start, stop), fits[-1] if fits else None
-        fits.append(fit_for(math.inf, current, split, part, loss, before, masks))
+        fits.append(fit_one(current, split, part, loss, before, masks))
         current = fits[-1].model
     return Sparse(current, masks, tuple(fits))
 

@@ -22,7 +22,7 @@ from pared.search.space import key
 from pared.search.trials import Task
 from pared.training import Fit, TrainConfig
 from pared.training.fit import Midway, TrainingData
-from pared.training.fleet import fit_for
+from pared.training.fleet import fit_one
 from pared.types import Loss
 
 FOLDER = "checkpoints"
@@ -56,7 +56,7 @@ class Course:
             while found is None or found.midway is not None:
                 resume = found or (self.before[place] if self.before else None)
                 pause = float("inf") if self.file is None else self.due - time.monotonic()
-                found = fit_for(pause, model, split, config, loss, resume)
+                found = fit_one(model, split, config, loss, resume, pause=pause)
                 self.now[place:] = [found]
                 if self.file is not None and time.monotonic() >= self.due:
                     self._keep()

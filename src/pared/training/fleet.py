@@ -1,6 +1,7 @@
 """Many small networks: every member is trained as `fit` would train it alone, several at a time."""
 
 import copy
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -157,21 +158,18 @@ def _fit_by_loop(member: Member, loss: Loss) -> Fit:
     return fit(member.model, member.split, member.config, loss, member.resume, member.masks)
 
 
-def fit_for(
-    seconds: float,
+def fit_one(
     model: nn.Module,
     split: TrainingData,
     config: TrainConfig,
     loss: Loss = mse_loss,
     resume: Fit | None = None,
     masks: Masks | None = None,
+    pause: float = math.inf,
 ) -> Fit:
-    """What `fit_each` makes of one member, by the engine that it takes for one; pauses after so many seconds.
-
-    Where the fit that comes has `midway`, the same call with `resume` goes on. Raises ValueError as `fit`.
-    """
+    """`fit` by the kernel where it trains this member, else by the plain loop: what `fit_each` makes of one member."""
     train = kernel.fit if choose(Member(model, split, config, resume, masks), loss, "auto").engine == "kernel" else fit
-    return train(model, split, config, loss, resume, masks=masks, pause=seconds)
+    return train(model, split, config, loss, resume, masks=masks, pause=pause)
 
 
 def predict_many(models: Sequence[nn.Module], inputs: Tensor | Sequence[Tensor], jobs: int = 1) -> list[Tensor]:
