@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal, get_args
 
 from pared import criteria
@@ -35,31 +35,36 @@ Refitting = Literal["plain", "distill"]
 """What a network learns from after a cut: the truth alone, or what the uncut one gives, too."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Settings(ABC):
-    """What every kind of run is told, and what follows from it; the kinds are dataclasses that hold these fields."""
+    """What every kind of run is told, and what follows from it.
 
-    epochs: int
-    refit_epochs: int
-    lr: float
-    refit_lr: float
-    batch_size: int
-    weight_decay: float
-    clip: float | None
-    schedule: Decay
-    dropout: float
-    refit: Refitting
-    optimiser: Optimiser
-    seed: int
-    seeds: int
-    what: What
-    criterion: str
-    ratios: tuple[float, ...] | Literal["search"]
-    thresholds: tuple[float, ...]
-    scope: Scope
-    keep: tuple[str, ...]
-    margin: float | None
-    level: float
-    quick: bool
+    `refit_epochs` 0 is a fifth of `epochs`, half of them where layers go; `margin` None is the task's own: 5 % of the
+    error, or a point of accuracy.
+    """
+
+    epochs: int = 300
+    refit_epochs: int = 0
+    lr: float = 1e-2
+    refit_lr: float = 3e-3
+    batch_size: int = 64
+    weight_decay: float = 0.0
+    clip: float | None = None
+    schedule: Decay = "cosine"
+    dropout: float = 0.0
+    refit: Refitting = "plain"
+    optimiser: Optimiser = "adam"
+    seed: int = 0
+    seeds: int = 2
+    what: What = "units"
+    criterion: str = "auto"
+    ratios: tuple[float, ...] | Literal["search"] = "search"
+    thresholds: tuple[float, ...] = ()
+    scope: Scope = "global"
+    keep: tuple[str, ...] = ()
+    margin: float | None = 0.05
+    level: float = 0.95
+    quick: bool = False
 
     @property
     @abstractmethod
@@ -195,8 +200,7 @@ class Settings(ABC):
 class RunConfig(Settings):
     """Everything that decides a run's result but the data: pure data, written to config.toml.
 
-    `window` 0 and `predict` "auto" take what suits the series; `refit_epochs` 0 is a fifth of `epochs`, half of them
-    where layers go.
+    `window` 0 and `predict` "auto" take what suits the series.
     """
 
     cell: Cell = "lstm"
@@ -206,28 +210,6 @@ class RunConfig(Settings):
     window: int = 0
     horizon: int = 1
     predict: Predict = "auto"
-    epochs: int = 300
-    refit_epochs: int = 0
-    lr: float = 1e-2
-    refit_lr: float = 3e-3
-    batch_size: int = 64
-    seed: int = 0
-    seeds: int = 2
-    what: What = "units"
-    criterion: str = "auto"
-    ratios: tuple[float, ...] | Literal["search"] = "search"
-    thresholds: tuple[float, ...] = ()
-    scope: Scope = "global"
-    keep: tuple[str, ...] = ()
-    margin: float = 0.05
-    level: float = 0.95
-    quick: bool = False
-    weight_decay: float = 0.0
-    clip: float | None = None
-    schedule: Decay = "cosine"
-    dropout: float = 0.0
-    refit: Refitting = "plain"
-    optimiser: Optimiser = "adam"
 
     def __post_init__(self) -> None:
         self.check()
@@ -255,36 +237,15 @@ class RunConfig(Settings):
 
 @dataclass(frozen=True)
 class TableConfig(Settings):
-    """Everything that decides the result of a run on a table but the data: pure data, written to config.toml.
-
-    `margin` None is the task's own: a point of accuracy, or 5 % of the error.
-    """
+    """Everything that decides the result of a run on a table but the data: pure data, written to config.toml."""
 
     predicts: TableTask
     hidden: tuple[int, ...] = (64, 32)
     activation: Activation = "relu"
+    _: KW_ONLY
     epochs: int = 200
-    refit_epochs: int = 0
-    lr: float = 1e-2
-    refit_lr: float = 3e-3
     batch_size: int = 32
-    seed: int = 0
-    seeds: int = 2
-    what: What = "units"
-    criterion: str = "auto"
-    ratios: tuple[float, ...] | Literal["search"] = "search"
-    thresholds: tuple[float, ...] = ()
-    scope: Scope = "global"
-    keep: tuple[str, ...] = ()
     margin: float | None = None
-    level: float = 0.95
-    quick: bool = False
-    weight_decay: float = 0.0
-    clip: float | None = None
-    schedule: Decay = "cosine"
-    dropout: float = 0.0
-    refit: Refitting = "plain"
-    optimiser: Optimiser = "adam"
 
     def __post_init__(self) -> None:
         self.check()

@@ -85,7 +85,7 @@ def configured(base: C, point: Mapping[str, Scalar]) -> C:
 
 def check_names(space: Space, base: Settings) -> None:
     """Raises DataError for parameters that the networks of these settings do not have."""
-    own = {field.name for field in fields(base)}  # type: ignore[arg-type]  # settings are dataclasses
+    own = {field.name for field in fields(base)}
     for name in space.parameters:
         if (name in PLAIN and name in own) or LAYERED.get(_layer(name) or "") in own or name in COUNTS:
             continue
