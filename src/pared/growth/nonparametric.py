@@ -86,7 +86,8 @@ def fit_nonparametric(
     (`with_zero_units`). Neither changes what the network gives. `config.schedule` multiplies the optimiser's and the
     angular rate. Works on any network whose units `trace` finds, LSTM and GRU included, if units without inputs are
     silent; normalise by `pared.models.CapNorm`, since batch normalisation would undo any shrinkage. The theorem that
-    the optimal size is finite covers feed-forward networks without normalisation.
+    the optimal size is finite covers feed-forward networks without normalisation. The penalty also keeps errors up,
+    small squared ones most of all: train the model found on by `fit`, which knows no penalty.
 
     Returns a `NonparametricFit`; nothing follows from the validation data. Cost: 1.5 to 3 times that of `fit` at the
     widths that the network has, which during growth are about horizon x units above those it ends with.
