@@ -46,7 +46,7 @@ class Decoding(nn.Module):
 
 
 class Reading(nn.Module):
-    """Words: a vector each, a branch on how many there are."""
+    """Words: a vector each, a branch on how many there are; the product with a matrix turned by hand."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Reading(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         vectors = self.words(x)
-        return self.last(self.gru(vectors if x.shape[1] > 2 else 2 * vectors)[1][-1])
+        return self.gru(vectors if x.shape[1] > 2 else 2 * vectors)[1][-1] @ self.last.weight.T + self.last.bias
 
 
 class Stubborn(nn.Module):

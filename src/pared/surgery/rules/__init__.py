@@ -112,7 +112,7 @@ OPERATIONS: dict[str, Rule] = {
     "flatten": shape.flatten,
     "unflatten": shape.unflatten,
     **{name: shape.permuted(getattr(torch.Tensor, name)) for name in _PERMUTED.split()},
-    "T": shape.permuted(lambda x: x.permute(*range(x.dim())[::-1])),
+    "T": shape.turned,
     "mT": shape.permuted(lambda x: x.transpose(-2, -1)),
     "squeeze": shape.squeeze,
     "unsqueeze": shape.unsqueeze,

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from pared.surgery.atoms import Atoms, Axis, Layout, States, Traced, still
-from pared.surgery.rules import dense, norms, recurrent
+from pared.surgery.rules import dense, norms, recurrent, shape
 from pared.surgery.rules.layouts import group_name, labelled, layout_of
 from pared.surgery.rules.recurrent import one_step
 
@@ -127,6 +127,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "instance_norm": batch_norm,
     "group_norm": group_norm,
     "embedding": embedding,
+    "numpy_T": shape.turned,
     "layer_norm": norms.last_axes,
     "rms_norm": norms.last_axes,
 }

@@ -161,6 +161,10 @@ def permuted(operation: Callable[..., Tensor]) -> Callable[..., Layout]:
     return rule
 
 
+turned = permuted(lambda x: x.permute(*range(x.dim())[::-1]))
+"""All axes the other way round."""
+
+
 def squeeze(atoms: Atoms, out: Tensor, input: Traced, dim: Any = None) -> Layout:
     """Axes of size 1 go."""
     layout = layout_of(atoms, input)
