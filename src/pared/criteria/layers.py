@@ -9,12 +9,10 @@ tensor.
 
 import copy
 from collections.abc import Callable
+from importlib import import_module
 from typing import NamedTuple
 
 import torch
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from pared.data.batches import even_places, suited_batch
@@ -165,8 +163,11 @@ def probe_gain(model: nn.Module, batch: Batch, loss: Loss) -> Scores:
 def _probe(values: Tensor, target: Tensor) -> float:
     values = values.flatten(1, -2).mean(dim=1) if values.dim() > 3 else values
     values = (values[:, -1] if values.dim() > 2 else values).cpu()
-    probe = LogisticRegression(max_iter=1000) if not target.is_floating_point() else Ridge()
-    fitted = make_pipeline(StandardScaler(), probe).fit(values[::2].numpy(), target[::2].numpy())
+    linear, preprocessing, pipeline = (  # here, since they take a second to import
+        import_module(f"sklearn.{name}") for name in ("linear_model", "preprocessing", "pipeline")
+    )
+    probe = linear.Ridge() if target.is_floating_point() else linear.LogisticRegression(max_iter=1000)
+    fitted = pipeline.make_pipeline(preprocessing.StandardScaler(), probe).fit(values[::2].numpy(), target[::2].numpy())
     return float(fitted.score(values[1::2].numpy(), target[1::2].numpy()))
 
 

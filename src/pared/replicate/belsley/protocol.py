@@ -1,15 +1,14 @@
 """Data, networks and training: the paper's four problems, and three others on which variants were chosen."""
 
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn import datasets
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
@@ -90,13 +89,8 @@ def table(name: str) -> tuple[Array, Array]:
 
         x, y = boston_housing_data()
         return np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    loaders: dict[str, Callable[..., Any]] = {
-        "wine": datasets.load_wine,
-        "breast-cancer": datasets.load_breast_cancer,
-        "diabetes": datasets.load_diabetes,
-        "digits": datasets.load_digits,
-    }
-    x, y = loaders[name](return_X_y=True)
+    datasets = import_module("sklearn.datasets")  # here, since it takes a second to import
+    x, y = getattr(datasets, f"load_{name.replace('-', '_')}")(return_X_y=True)
     limit = 500 if name == "digits" else len(x)
     return np.asarray(x[:limit], dtype=float), np.asarray(y[:limit])
 
