@@ -22,6 +22,7 @@ from pared.growth.adarad import AdaRad, adarad, rearranged
 from pared.growth.fans import Fans, fans, shrink
 from pared.growth.nonparametric import with_zero_units
 from pared.models import CapNorm
+from pared.schedules import Plateau
 from pared.surgery import Plan, StructureError, cut, trace
 from pared.surgery.origins import cut_structure, grown_structure
 from pared.types import Batch
@@ -273,12 +274,31 @@ def test_what_cannot_find_its_size_is_refused_before_training():
         fans(weighted, trace(weighted, x))
     with pytest.raises(ValueError, match="leave patience"):
         fit_nonparametric(layered(), split, TrainConfig(patience=3))
+    with pytest.raises(ValueError, match="leave patience, plateau"):
+        fit_nonparametric(layered(), split, replace(CONFIG, plateau=Plateau(0.5)))
+    frozen = layered()
+    frozen[4].requires_grad_(False)
+    with pytest.raises(ValueError, match=r"frozen, got 4\.weight, 4\.bias"):
+        fit_nonparametric(frozen, split, CONFIG)
     with pytest.raises(ValueError, match="at least 1 and finite"):
         Nonparametric(p=0.5)
     with pytest.raises(ValueError, match="must be positive"):
         Nonparametric(penalty=0)
     with pytest.raises(ValueError, match="a role is"):
         Nonparametric(side="both")
+
+
+def test_clipping_bounds_what_a_step_takes():
+    how, config = (
+        Nonparametric(1e-3, units=0),
+        replace(CONFIG, epochs=1, optimiser="sgd", batch_size=len(data().train.x)),
+    )
+    free, wide, narrow = (
+        fit_nonparametric(layered(), data(), replace(config, clip=clip), how).model for clip in (None, 1e9, 1e-9)
+    )
+    assert torch.equal(flat(free), flat(wide))
+    torch.testing.assert_close(narrow[4].bias, layered()[4].bias, atol=1e-9, rtol=0)
+    assert not torch.allclose(free[4].bias, narrow[4].bias)
 
 
 def test_capnorm_makes_loud_units_quieter_and_leaves_quiet_ones():

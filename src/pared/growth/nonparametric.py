@@ -84,15 +84,16 @@ def fit_nonparametric(
     In each step all fans move by `adarad` and shrink by `shrink`, the weights of none (an output's biases) by the
     configured optimiser. After each epoch units whose fans are zero are cut; then each group gains zero units
     (`with_zero_units`). Neither changes what the network gives. `config.schedule` multiplies the optimiser's and the
-    angular rate. Works on any network whose units `trace` finds, LSTM and GRU included, if units without inputs are
-    silent; normalise by `pared.models.CapNorm`, since batch normalisation would undo any shrinkage. The theorem that
-    the optimal size is finite covers feed-forward networks without normalisation. The penalty also keeps errors up,
-    small squared ones most of all: train the model found on by `fit`, which knows no penalty.
+    angular rate; `config.clip` bounds the norm of the loss gradient. Works on any network whose units `trace` finds,
+    LSTM and GRU included, if units without inputs are silent; normalise by `pared.models.CapNorm`, since batch
+    normalisation would undo any shrinkage. The theorem that the optimal size is finite covers feed-forward networks
+    without normalisation. The penalty also keeps errors up, small squared ones most of all: train the model found on by
+    `fit`, which knows no penalty.
 
     Returns a `NonparametricFit`; nothing follows from the validation data. Cost: 1.5 to 3 times that of `fit` at the
     widths that the network has, which during growth are about horizon x units above those it ends with.
     Raises StructureError for networks without exact groups, of weights that parametrisations compute, of units that are
-    heard without inputs; ValueError for `patience`, `bound` or fewer than two examples.
+    heard without inputs; ValueError for `patience`, `plateau`, `bound`, frozen weights or fewer than two examples.
     Source: Philipp & Carbonell, Nonparametric neural networks (2017).
     """
     started = time.perf_counter()
@@ -151,8 +152,16 @@ class _Now:
 def _begin(model: nn.Module, split: TrainingData, config: TrainConfig, how: Nonparametric, loss: Loss) -> _Now:
     """A copy to train, after refusing what cannot be trained so."""
     check_data(split, config)
-    if config.patience is not None or config.bound:
-        raise ValueError("the size is found over the whole training; leave patience and bound hyperparameters out")
+    if config.patience is not None or config.plateau is not None or config.bound:
+        raise ValueError(
+            "the size is found over the whole training at known rates; leave patience, plateau and bound "
+            "hyperparameters out"
+        )
+    if frozen := [name for name, parameter in model.named_parameters() if not parameter.requires_grad]:
+        raise ValueError(
+            f"units that come and go change all weights around them, so none may be frozen, got {', '.join(frozen)}; "
+            "set their requires_grad to True"
+        )
     batch = evenly(split.train, 64)
     structure = trace(model, batch.x[:2])
     counts = _counts(structure, 1)
@@ -207,6 +216,8 @@ def _epoch(
         now.optimiser.zero_grad()
         value = loss(model(batch.x[index]), batch.y[index])
         value.backward()  # type: ignore[no-untyped-call]
+        if config.clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
         now.optimiser.step()
         turned, state = adarad(
