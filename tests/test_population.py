@@ -8,6 +8,7 @@ import torch
 
 from pared import MLP, Batch, DivergedError, TrainConfig
 from pared.population import Selection, replay, train_population
+from pared.schedules import Plateau
 
 CONFIG = TrainConfig(epochs=6, batch_size=16, seed=3)
 SPACE = {"lr": (1e-4, 1e-1), "weight_decay": (1e-6, 1e-2)}
@@ -67,6 +68,11 @@ def test_without_a_quantile_nobody_copies():
     assert all(len({own.lr for own in member.rounds}) == 1 for member in found.members)
 
 
+def test_in_a_small_population_at_least_one_copies():
+    found = train_population(build, numbers(), replace(CONFIG, epochs=4), SPACE, Selection(size=2, every=2))
+    assert found.members[0].origin == found.members[1].origin
+
+
 def test_settings_stay_within_their_bounds():
     space = {"lr": (1e-3, 1.1e-3)}
     found = train_population(build, numbers(), replace(CONFIG, epochs=12), space, HOW)
@@ -79,6 +85,8 @@ def test_settings_stay_within_their_bounds():
     ({"lr": (0.0, 1.0)}, "bounds of lr"),
     ({"lr": (1.0, 0.1)}, "bounds of lr"),
     ({"lr": (1.0, math.inf)}, "bounds of lr"),
+    ({"lr": 0.1}, r"a pair .* got 0\.1"),
+    ({"lr": (0.1, 0.2, 0.3)}, "a pair"),
 ])  # fmt: skip
 def test_spaces_that_cannot_be_searched_are_refused(space, message):
     with pytest.raises(ValueError, match=message):
@@ -93,6 +101,9 @@ def test_a_population_needs_members_validation_data_and_a_survivor():
         train_population(build, Data(data.train, Batch(data.train.x[:0], data.train.y[:0])), CONFIG, SPACE)
     with pytest.raises(ValueError, match="no rounds"):
         replay(build(0), data, ())
+    for config in (replace(CONFIG, patience=3), replace(CONFIG, plateau=Plateau(1.0))):
+        with pytest.raises(ValueError, match="leave patience and plateau out"):
+            train_population(build, data, config, SPACE)
     broken = Data(Batch(data.train.x, data.train.y * math.nan), data.validation)
     with pytest.raises(DivergedError, match="all members"):
         train_population(build, broken, CONFIG, SPACE)

@@ -22,8 +22,9 @@ Space = Mapping[str, tuple[float, float]]
 class Selection:
     """How members learn from each other: after every `every` epochs the worst `quantile` of them copy the best ones.
 
+    Rounded down, but at least one member copies, unless `quantile` is 0: then nobody does, which is random search.
     A copy goes on with its parent's weights, optimiser's state and settings, each of these multiplied by one of
-    `factors`, or with the probability `resample` drawn anew. With quantile 0 nobody copies: random search.
+    `factors`, or with the probability `resample` drawn anew.
     """
 
     size: int = 8
@@ -78,16 +79,17 @@ def train_population(
     """Trains `how.size` networks for `config.epochs`, in rounds between which losers copy winners (exploit, explore).
 
     `build(k)` is the fresh network k. Settings in `space` are drawn log-uniformly and kept within their bounds; within
-    a round the learning rate is constant, so that a member's rounds are a schedule, which `replay` repeats. Everything
-    follows from `config.seed`.
+    a round the learning rate is constant whatever `config.schedule` says: a member's rounds are its schedule, which
+    `pared.population.replay` repeats. Everything follows from `config.seed`.
 
     Returns a `Population`. Cost: `how.size` trainings. Raises: ValueError for settings that no TrainConfig has, bounds
-    that are none, and data without a validation part; DivergedError where no member came through a round.
+    that are none, patience or plateau, and data without a validation part; DivergedError where no member came through
+    a round.
     Source: Jaderberg et al., Population Based Training of Neural Networks (2017).
     """
     _check(space, split, config)
     draw = np.random.default_rng(config.seed)
-    base = replace(config, schedule=Constant(), patience=None, plateau=None)
+    base = replace(config, schedule=Constant())
     hypers = [{name: _drawn(draw, bounds) for name, bounds in space.items()} for _ in range(how.size)]
     members: list[Descent] = []
     for start in range(0, config.epochs, how.every):
@@ -131,7 +133,7 @@ def _selected(
 ) -> tuple[list[Descent], list[dict[str, float]]]:
     """The members and settings of the next round."""
     order = sorted(range(how.size), key=lambda k: members[k].loss)
-    count = math.floor(how.quantile * how.size)
+    count = max(1, math.floor(how.quantile * how.size)) if how.quantile else 0
     members, hypers = list(members), list(hypers)
     for loser in order[how.size - count :]:
         parent = order[int(draw.integers(count))]
@@ -154,9 +156,14 @@ def _explored(draw: np.random.Generator, value: float, bounds: tuple[float, floa
 def _check(space: Space, split: TrainingData, config: TrainConfig) -> None:
     if not space:
         raise ValueError("there is nothing to search; name at least one setting, such as lr, and its bounds")
-    for name, (low, high) in space.items():
+    if config.patience is not None or config.plateau is not None:
+        raise ValueError("the rounds decide how long and at which rates members train; leave patience and plateau out")
+    for name, bounds in space.items():
         if name not in ("lr", "weight_decay", "clip"):
             raise ValueError(f"{name!r} cannot change while a network is trained; choose among lr, weight_decay, clip")
+        if not isinstance(bounds, Sequence) or len(bounds) != 2:
+            raise ValueError(f"the bounds of {name} are a pair (lowest, highest), such as (1e-4, 1e-1); got {bounds!r}")
+        low, high = bounds
         if not 0 < low <= high < math.inf:
             raise ValueError(f"the bounds of {name} must be positive, finite and in order, got {low} and {high}")
     if not len(split.validation.x):
