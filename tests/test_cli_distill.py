@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from commands import assert_refused, files, pared
 from pared import MLP, run_table
 from pared.data import classic
 from pared.database.folders import entry_of
-from pared.distilling.lesson import Found, Taken, lesson, student_settings
+from pared.distilling.lesson import Found, Taken, lesson, student_settings, taken
 from pared.distilling.page import page
 from pared.distilling.record import build, compared, shipped_key
 from pared.evaluation import macs
@@ -132,6 +133,22 @@ def test_a_run_is_distilled_into_a_folder_that_predicts(finished):
     assert (entry.run.kind, entry.run.finding) == ("distillation", record["finding"])
     assert len(entry.fits) == 10
     assert files(finished) == before
+
+
+def test_other_data_than_the_runs_are_refused(finished, tmp_path):
+    wine = classic("wine")
+    head = ",".join((wine.encoding.target, *wine.encoding.names))
+    rows = [[wine.encoding.classes[int(k)], *map(float, x)] for x, k in zip(wine.inputs, wine.target, strict=True)]
+    for name in ("same.csv", "other.csv"):
+        (tmp_path / name).write_text("\n".join([head, *(",".join(map(str, row)) for row in rows)]) + "\n")
+        rows[0][1] += 1.0
+    assert len(taken(finished, str(tmp_path / "same.csv")).data.target) == len(rows)
+    result = pared("distill", finished, *TOLD, "--data", tmp_path / "other.csv", "--out", tmp_path / "runs")
+    assert_refused(result, "other.csv does not hold the data that", "wine-seed0 was made from", "with --data")
+    assert not (tmp_path / "runs").exists()
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    (copy / "provenance.json").unlink()
+    taken(copy, str(tmp_path / "other.csv"))  # no fingerprint tells
 
 
 @pytest.mark.slow

@@ -8,9 +8,10 @@ from typing import Any
 
 from pared import run, run_table, store
 from pared.data import TABLES, Block, Series, Table, builtin
+from pared.database import provenance
 from pared.options import Kind, read
 from pared.search.defaults import default_space
-from pared.search.subject import of_series, of_table
+from pared.search.subject import fingerprint, of_series, of_table
 from pared.settings import RunConfig, TableConfig
 from pared.types import DataError
 
@@ -57,6 +58,15 @@ def source_of(folder: Path, record: Mapping[str, Any], settings: Config, data: s
         raise DataError(f"{folder} was made from {name}, and {data or name} is no file here; say where with {option}")
     task = settings.predicts if isinstance(settings, TableConfig) else None
     return Source(name) if built_in else Source(data or name, columns[0], columns[1:], task)
+
+
+def check_origin(folder: Path, data: Series | Table) -> None:
+    """Raises DataError where data are not those that a run was made from, as far as it kept their fingerprint."""
+    made = provenance.read(folder)
+    if made and made.fingerprint not in (None, fingerprint(data)["sha256"]):
+        raise DataError(
+            f"{data.name} does not hold the data that {folder} was made from; say where those are with --data"
+        )
 
 
 def is_builtin(name: str) -> bool:

@@ -41,7 +41,7 @@ from pared.terminal import (
 from pared.types import DataError, Progress
 
 RUN_HELP = "A folder made by `pared run`."
-DATA_HELP = "Where the CSV file is, of which a run knows the name only."
+DATA_HELP = "Where the CSV file is that RUN was made from; a run knows its name only."
 TEACHER_HELP = "full: the network before the cut, trained again as it was; shipped: the one that is saved."
 LAYERS_HELP = "(default: as many as the run's cut network has)."
 ALPHA_HELP = "The teacher's share of the loss (default: of classes 0.9, of numbers 0.5)."

@@ -16,7 +16,7 @@ from pared.evaluation import CLASSIFICATION
 from pared.job import Job
 from pared.outcomes import Metrics, Trained, network_metrics
 from pared.settings import RunConfig, TableConfig
-from pared.source import Config
+from pared.source import Config, check_origin
 from pared.study import member_seed
 from pared.surgery import Plan
 from pared.surgery.files import PLAN
@@ -78,11 +78,12 @@ class Taken:
 
 
 def taken(folder: Path, data: str | None) -> Taken:
-    """Raises DataError for a folder that cannot be read, and for data that are not there or have other columns."""
+    """Raises DataError for a folder that cannot be read, and for data that are not there or not those of the run."""
     subject = of_folder(folder, data, 1)
     found = Taken(folder, subject.source.read(), subject.settings, subject.block, subject.settings.seed)
     if isinstance(found.data, Table) and store.read_table_model(folder)[1] != found.data.encoding:
         raise DataError(f"{subject.source.name} has other columns or classes than the table that {folder} came from")
+    check_origin(folder, found.data)
     return found
 
 
