@@ -121,10 +121,14 @@ def test_progress_outside_its_range_is_refused(schedule, progress):
         ("Polynomial", (1.0, 0.0, -1.0), "power"),
         ("InverseSigmoid", (1.0, 0.0, 1e9), "steepness"),
         ("Step", (1.0, 0.0, 2.0), "from 0 to 1"),
+        ("Linear", ("0.5",), "finite number"),
         ("Cyclic", (0,), "at least one"),
+        ("Cyclic", (2.5,), "whole cycles"),
         ("LossDriven", (-1.0,), "strength"),
         ("Plateau", (1.0, 0.5, 0), "patience"),
-        ("Stretch", (Cosine(), 0.5, 0.2), "part"),
+        ("Plateau", (1.0, 2.0), "beyond bound"),
+        ("Plateau", (-1.0,), "beyond bound"),
+        ("Stretch", (Cosine(), 0.5, 0.7), "part"),
     ],
 )
 def test_parameters_out_of_range_are_refused(kind, values, words):

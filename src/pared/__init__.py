@@ -3,7 +3,7 @@
 The public names, in the order in which data flow through them.
 """
 
-from pared import criteria, data, evaluation, growth, models, reconstruct
+from pared import criteria, data, evaluation, growth, models, reconstruct, schedules
 from pared.compare_criteria import CriteriaSettings, compare_criteria
 from pared.compensate import compensate
 from pared.counting import WeightCount, WeightTable, compare_weights, count_weights
@@ -24,7 +24,7 @@ from pared.matching import match_outputs
 from pared.merging import merge
 from pared.models import MLP, Forecaster
 from pared.outcomes import Outcome
-from pared.population import train_population
+from pared.population import Selection, train_population
 from pared.rewiring import Rewiring, evolved, fit_sparse, rigl
 from pared.search import SearchSettings, search
 from pared.selection import Budget, Count, Ratio, Ratios, Threshold, cost_of, select
@@ -56,7 +56,7 @@ from pared.surgery import (
     widen,
 )
 from pared.targets import Bounded, Mixed, Soft
-from pared.training import Fit, TrainConfig, engine_of, fit, fit_each, fit_many, predict_many
+from pared.training import Bound, Fit, TrainConfig, engine_of, fit, fit_each, fit_many, predict_many
 from pared.types import Batch, DataError, DivergedError, Masks
 
 __version__ = "0.1.0"
@@ -66,6 +66,7 @@ __all__ = [
     "AnchoredLoss",
     "Batch",
     "Bisection",
+    "Bound",
     "Bounded",
     "Budget",
     "CascadeConfig",
@@ -96,6 +97,7 @@ __all__ = [
     "Refit",
     "Rewiring",
     "SearchSettings",
+    "Selection",
     "Series",
     "ShapeSettings",
     "Shaped",
@@ -169,6 +171,7 @@ __all__ = [
     "replay",
     "rigl",
     "save",
+    "schedules",
     "search",
     "select",
     "select_weights",

@@ -6,6 +6,7 @@ Those that follow the loss (`LossDriven`, `Plateau`) are a pure step instead: `s
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 from pared.types import Schedule
@@ -28,7 +29,7 @@ class _Checked:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if isinstance(value, (int, float)) and not math.isfinite(value):
+            if not isinstance(value, Real) or not math.isfinite(value):
                 raise ValueError(f"{name} of {type(self).__name__} must be a finite number, got {value}")
 
 
@@ -218,7 +219,11 @@ class Cyclic(_Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _must(self.cycles >= 1, "a Cyclic schedule has at least one cycle", self.cycles)
+        _must(
+            type(self.cycles) is int and self.cycles >= 1,
+            "a Cyclic schedule has whole cycles, at least one",
+            self.cycles,
+        )
 
     def __call__(self, progress: float) -> float:
         turns = self.cycles * _within(progress)
@@ -228,17 +233,18 @@ class Cyclic(_Checked):
 
 @dataclass(frozen=True)
 class Stretch:
-    """A part of a schedule: v(p) = schedule(start + (end - start) p); how training in pieces follows one schedule."""
+    """A part of a schedule: v(p) = schedule(start + length p); how training in parts follows one schedule."""
 
     schedule: Schedule
     start: float
-    end: float
+    length: float
 
     def __post_init__(self) -> None:
-        _must(0 <= self.start <= self.end <= 1, "a part runs from start to end in [0, 1]", (self.start, self.end))
+        inside = min(self.start, self.length) >= 0 and self.start + self.length <= 1 + ROUNDING
+        _must(inside, "a part of a schedule lies in [0, 1]", f"start {self.start}, length {self.length}")
 
     def __call__(self, progress: float) -> float:
-        return self.schedule(self.start + (self.end - self.start) * _within(progress))
+        return self.schedule(self.start + self.length * _within(progress))
 
 
 @dataclass(frozen=True)
@@ -285,6 +291,7 @@ class LossDriven(_Checked):
 class Plateau(_Checked):
     """Changes only when the loss stalls: v = start factor^n after n plateaus, not beyond `bound`.
 
+    Values that grow (factor above 1) need a bound above `start`, which then is the highest, not the lowest.
     A plateau is `patience` losses in a row, none of them below (1 - threshold) times the best before.
     State: (best, losses since, plateaus). Source: the rule of torch's ReduceLROnPlateau.
     """
@@ -299,6 +306,8 @@ class Plateau(_Checked):
         super().__post_init__()
         _must(self.factor > 0 and self.patience >= 1, "factor > 0 and patience >= 1 must hold", self)
         _must(0 <= self.threshold < 1, "the threshold is a share below 1", self.threshold)
+        beyond = self.start < self.bound if self.factor <= 1 else self.start > self.bound
+        _must(not beyond, "start must not lie beyond bound, which factor leads to", self)
 
     def begin(self) -> State:
         """The state before the first loss; -1 stands for none yet."""

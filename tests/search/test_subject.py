@@ -136,7 +136,7 @@ def test_a_training_in_stretches_stops_where_it_is_worse_than_the_bar():
 
 
 def test_a_stretch_is_a_part_of_its_schedule():
-    part = Stretch(lambda progress: progress**2, 0.25, 0.75)
+    part = Stretch(lambda progress: progress**2, 0.25, 0.5)
     assert [part(0.0), part(0.5), part(1.0)] == [0.25**2, 0.5**2, 0.75**2]
 
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from pared.schedules import Constant, Decay, Linear, LossDriven, Stretch
+from pared.models import Mollified, MollifiedLSTM, StochasticDepth
+from pared.schedules import Constant, Decay, Linear, LossDriven, Plateau, Stretch
 from pared.training import Bound, TrainConfig, engine_of, fit
+from pared.training.parts import part_of
 from pared.types import Batch
 
 
@@ -83,7 +85,7 @@ def test_a_constant_binding_equals_the_plain_setting():
 def test_training_in_two_parts_follows_one_schedule():
     whole = trained(Bound(".mix", Decay(1.0))).model.seen
     first = trained(Bound(".mix", Stretch(Decay(1.0), 0, 0.5)), epochs=2)
-    config = TrainConfig(epochs=2, batch_size=4, bound=(Bound(".mix", Stretch(Decay(1.0), 0.5, 1)),))
+    config = TrainConfig(epochs=2, batch_size=4, bound=(Bound(".mix", Stretch(Decay(1.0), 0.5, 0.5)),))
     assert fit(Own(), Data(3), config, resume=first).model.seen == [pytest.approx(seen) for seen in whole]
 
 
@@ -117,13 +119,53 @@ def test_an_early_end_warns_and_leaves_the_value_of_the_best_epoch():
         (Bound("*.p", Linear(1.2)), "must stay within 0"),
         (Bound("weight_decay", Linear(-1.0)), "must stay within 0"),
         (Bound("length", Linear(2.0)), "must stay within 0"),
+        (Bound("betas", Constant(0.1)), "no number of the optimiser"),
     ],
 )
 def test_what_cannot_be_bound_is_refused_before_training(bound, words):
     with pytest.raises(ValueError, match=words):
-        trained(bound)
+        trained(bound, data=Data(4, 3))
+    with pytest.raises(ValueError, match="steps of sequences"):
+        trained(Bound("length", Constant(1.0)))
     with pytest.raises(ValueError, match="one schedule"):
         trained(Bound(".mix", Constant(1.0)), Bound(".mix", Linear(1.0)))
+    with pytest.raises(ValueError, match=r"'inner\.1\.p' and '\*\.p' are the same p"):
+        trained(Bound("inner.1.p", Constant(0.1)), Bound("*.p", Constant(0.4)))
+
+
+@pytest.mark.parametrize(
+    ("model", "target"),
+    [
+        (Mollified(nn.Linear(2, 2)), "0.p"),
+        (MollifiedLSTM(2, 2), "0.p"),
+        (StochasticDepth(nn.Linear(2, 2)), "0.survival"),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_probabilities_of_modules_stay_probabilities(model, target):
+    with pytest.raises(ValueError, match="must stay within 0"):
+        fit(nn.Sequential(model), Data(3), TrainConfig(bound=(Bound(target, Linear(2.0, start=1.0)),)))
+
+
+def test_what_is_no_schedule_is_refused():
+    with pytest.raises(ValueError, match=r"a number is Constant"):
+        Bound("*.p", 0.5)
+    with pytest.raises(ValueError, match="bound is a tuple"):
+        TrainConfig(bound=Bound("*.p", Constant(0.5)))
+    with pytest.raises(ValueError, match="given by plateau="):
+        TrainConfig(schedule=Plateau(1.0))
+    with pytest.raises(ValueError, match="learning rate gives -1"):
+        trained(schedule=Constant(-1.0))
+
+
+def test_parts_of_a_training_are_one_training():
+    """By `part_of`, which all loops that change a network as it trains go by: schedules of both kinds go on."""
+    bound = (Bound(".mix", Linear(1.0)), Bound("*.p", LossDriven(0.5)))
+    config = TrainConfig(epochs=4, batch_size=4, bound=bound)
+    early = fit(Own(), Data(3), part_of(config, 0, 2))
+    late = fit(Own(), Data(3), part_of(config, 2, 4), resume=early)
+    assert [seen[0] for seen in late.model.seen] == [step / 8 for step in range(8)]
+    assert late.states["*.p"][0] == 8
 
 
 def test_the_fleet_trains_bound_networks_in_the_plain_loop():

@@ -253,7 +253,7 @@ def _segment(config: TrainConfig, start: int, end: int) -> TrainConfig:
     return replace(
         config,
         epochs=end - start,
-        schedule=Stretch(config.schedule, start / config.epochs, end / config.epochs),
+        schedule=Stretch(config.schedule, start / config.epochs, (end - start) / config.epochs),
         patience=config.patience if end == config.epochs else None,
         seed=seed_of(config.seed, start),
     )

@@ -11,10 +11,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from pared.models import Mollified, MollifiedGRU, MollifiedLSTM, StochasticDepth
 from pared.schedules import State, Stateful, check_range
 from pared.types import Loss, Schedule
 
 UNFINISHED = 0.05  # of a schedule's way
+SHARES: dict[str, tuple[type[nn.Module], ...]] = {
+    "p": (nn.modules.dropout._DropoutNd, Mollified, MollifiedLSTM, MollifiedGRU),
+    "survival": (StochasticDepth,),
+}
+"""Attributes that are shares from 0 to 1, and the modules that have them."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,12 @@ class Bound:
 
     target: str
     schedule: Schedule | Stateful
+
+    def __post_init__(self) -> None:
+        if not callable(self.schedule) and not isinstance(self.schedule, Stateful):
+            raise ValueError(
+                f"{self.target!r} must follow a schedule, got {self.schedule!r}; a number is Constant(...)"
+            )
 
 
 class Bindings:
@@ -45,6 +57,7 @@ class Bindings:
             raise ValueError(f"a target follows one schedule, got {[each.target for each in bound]}")
         for each in bound:
             self._check(each)
+        self._check_apart()
 
     def begin(self, states: Mapping[str, State]) -> None:
         """Schedules that follow the loss start where `states` left them, or afresh."""
@@ -92,6 +105,14 @@ class Bindings:
                     stacklevel=3,
                 )
 
+    def _check_apart(self) -> None:
+        taken: dict[tuple[int, str], str] = {}
+        for target, places in self.places.items():
+            for owner, attribute in places:
+                other = taken.setdefault((id(owner), attribute), target)
+                if other != target:
+                    raise ValueError(f"{other!r} and {target!r} are the same {attribute} of one module; bind it once")
+
     def _value(self, each: Bound, progress: float) -> float:
         if isinstance(each.schedule, Stateful):
             return each.schedule.value(self.states[each.target])
@@ -103,7 +124,7 @@ class Bindings:
                 raise ValueError(
                     f"nothing to bind {each.target!r} to: no module of that name has such an attribute that is a number"
                 )
-        elif each.target == "lr" or each.target not in self.optimiser.param_groups[0]:
+        elif each.target == "lr" or not _is_number(self.optimiser.param_groups[0].get(each.target)):
             raise ValueError(
                 f"{each.target!r} is no number of the optimiser to bind; write module.attribute, loss.attribute, "
                 f"length, or an entry such as weight_decay (the learning rate follows the configuration's own schedule)"
@@ -125,12 +146,15 @@ def _places(target: str, model: nn.Module, loss: Loss) -> Iterator[tuple[Any, st
     owners: Mapping[str, Any] = {"loss": loss} if pattern == "loss" else dict(model.named_modules())
     for name, owner in owners.items():
         value = getattr(owner, attribute, None)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if "." in target and number and fnmatchcase(name, pattern):
+        if "." in target and _is_number(value) and fnmatchcase(name, pattern):
             yield owner, attribute
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _range(target: str, places: list[tuple[Any, str]]) -> tuple[float, float]:
-    if target == "length" or any(isinstance(owner, nn.modules.dropout._DropoutNd) for owner, _ in places):
+    if target in ("length", "momentum") or any(isinstance(owner, SHARES.get(name, ())) for owner, name in places):
         return 0.0, 1.0
     return (0.0, math.inf) if target == "weight_decay" else (-1e300, 1e300)

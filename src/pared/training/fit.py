@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from pared.schedules import Cosine, Plateau, State
+from pared.schedules import Cosine, Plateau, State, Stateful, check_range
 from pared.training.bound import Bindings, Bound, private_loss
 from pared.training.masked import keep_silent
 from pared.types import Batch, Loss, Masks, Schedule
@@ -59,6 +59,12 @@ class TrainConfig:
             )
         if self.optimiser not in OPTIMISERS:
             raise ValueError(f"unknown optimiser {self.optimiser!r}; choose one of {', '.join(OPTIMISERS)}")
+        if isinstance(self.schedule, Stateful):
+            raise ValueError(
+                f"a learning rate that follows the loss is given by plateau=, got {self.schedule} as schedule"
+            )
+        if not isinstance(self.bound, tuple):
+            raise ValueError(f"bound is a tuple of Bound, got {self.bound!r}; write bound=(Bound(...),)")
 
 
 @dataclass(frozen=True)
@@ -236,6 +242,11 @@ def check_data(split: TrainingData, config: TrainConfig) -> None:
         raise ValueError("the training set is empty; give fit at least one example")
     if config.patience is not None and len(split.validation.x) == 0:
         raise ValueError("patience watches the validation loss, and there are no validation data; leave patience out")
+    check_range(config.schedule, 0.0, math.inf, "the learning rate")
+    if split.train.x.dim() < 3 and any(each.target == "length" for each in config.bound):
+        raise ValueError(
+            f"'length' cuts the steps of sequences (samples, time, ...), got {tuple(split.train.x.shape)}; leave it out"
+        )
 
 
 def check_batches(model: nn.Module, x: Tensor, config: TrainConfig) -> None:
