@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from pared import MLP, Batch, DivergedError, TrainConfig
+from pared import MLP, Batch, Bound, DivergedError, TrainConfig
 from pared.population import Selection, replay, train_population
-from pared.schedules import Plateau
+from pared.schedules import Linear, Plateau
 
 CONFIG = TrainConfig(epochs=6, batch_size=16, seed=3)
 SPACE = {"lr": (1e-4, 1e-1), "weight_decay": (1e-6, 1e-2)}
@@ -45,6 +45,16 @@ def test_a_seed_gives_the_same_population_and_its_rounds_the_same_network():
     assert equal(best.fit.model, second.best.fit.model)
     assert equal(best.fit.model, replay(build(best.origin), numbers(), best.rounds).model)
     assert sum(own.epochs for own in best.rounds) == CONFIG.epochs
+
+
+def test_bound_hyperparameters_follow_one_schedule_through_the_rounds():
+    def dropping(seed):
+        return MLP(5, (4,), 1, seed=seed, dropout=0.5)
+
+    config = replace(CONFIG, bound=(Bound("*.p", Linear(0.6)),))
+    found = train_population(dropping, numbers(), config, {"lr": (1e-3, 1e-2)}, replace(HOW, quantile=0.0))
+    for own, at in zip(found.best.rounds, (0.0, 0.2, 0.4), strict=True):
+        assert own.bound[0].schedule(0.0) == pytest.approx(at)
 
 
 def test_losers_go_on_from_winners_with_settings_near_theirs():

@@ -12,6 +12,7 @@ from torch.nn.functional import mse_loss
 from pared.schedules import Constant
 from pared.training.fit import Fit, TrainConfig, TrainingData
 from pared.training.fleet import fit_many
+from pared.training.parts import part_of
 from pared.types import DivergedError, Loss
 
 Space = Mapping[str, tuple[float, float]]
@@ -80,7 +81,8 @@ def train_population(
 
     `build(k)` is the fresh network k. Settings in `space` are drawn log-uniformly and kept within their bounds; within
     a round the learning rate is constant whatever `config.schedule` says: a member's rounds are its schedule, which
-    `pared.population.replay` repeats. Everything follows from `config.seed`.
+    `pared.population.replay` repeats. What is `bound` follows its schedule through all rounds. Everything follows from
+    `config.seed`.
 
     Returns a `Population`. Cost: `how.size` trainings. Raises: ValueError for settings that no TrainConfig has, bounds
     that are none, patience or plateau, and data without a validation part; DivergedError where no member came through
@@ -89,15 +91,14 @@ def train_population(
     """
     _check(space, split, config)
     draw = np.random.default_rng(config.seed)
-    base = replace(config, schedule=Constant())
     hypers = [{name: _drawn(draw, bounds) for name, bounds in space.items()} for _ in range(how.size)]
     members: list[Descent] = []
     for start in range(0, config.epochs, how.every):
         if members:
             members, hypers = _selected(members, hypers, how, space, draw)
-        epochs = min(how.every, config.epochs - start)
+        part = replace(part_of(config, start, min(start + how.every, config.epochs)), schedule=Constant())
         seeds = np.random.SeedSequence([config.seed, start]).generate_state(how.size)
-        configs = [_settings(base, epochs, int(seed), own) for seed, own in zip(seeds, hypers, strict=True)]
+        configs = [_settings(part, int(seed), own) for seed, own in zip(seeds, hypers, strict=True)]
         models = [member.fit.model for member in members] or [build(k) for k in range(how.size)]
         earlier = [member.fit for member in members] or None
         fits = fit_many(models, [split] * how.size, configs, loss, earlier, jobs)
@@ -124,8 +125,8 @@ def replay(model: nn.Module, split: TrainingData, rounds: Sequence[TrainConfig],
     return found[0]
 
 
-def _settings(base: TrainConfig, epochs: int, seed: int, hypers: dict[str, Any]) -> TrainConfig:
-    return replace(base, epochs=epochs, seed=seed, **hypers)
+def _settings(part: TrainConfig, seed: int, hypers: dict[str, Any]) -> TrainConfig:
+    return replace(part, seed=seed, **hypers)
 
 
 def _selected(
