@@ -12,6 +12,7 @@ from pared import TrainConfig, fit, trace
 from pared.growth import Growing, Stalled, bottleneck, gradmax, grow, random_in, tiny, zero_in
 from pared.schedules import Constant
 from pared.surgery import StructureError
+from pared.training.parts import part_of
 from pared.types import Batch
 
 
@@ -57,10 +58,11 @@ def test_it_grows_at_every_look_until_it_is_as_wide_as_it_may_be():
 
 
 def test_a_network_that_does_not_grow_is_trained_as_in_parts():
-    never = grow(network(), data(), CONFIG, random_in, Growing({"0": 1}, 10))
-    plain = fit(network(), data(), CONFIG)
-    assert never.added == ()
-    assert never.losses == plain.curves["train"]
+    never = grow(network(), data(), CONFIG, random_in, Growing({"0": 1}, 5, {"0": 2}))
+    first = fit(network(), data(), part_of(CONFIG, 0, 5))
+    second = fit(network(), data(), part_of(CONFIG, 5, 10), resume=first)
+    assert never.added == ({},)
+    assert never.losses == first.curves["train"] + second.curves["train"]
 
 
 def test_it_grows_again_exactly_alike():
@@ -108,15 +110,21 @@ def test_it_ends_where_the_goal_is_met():
 def test_what_cannot_be_done_is_refused_before_training():
     split = data()
     with pytest.raises(StructureError, match="cannot grow by itself"):
-        grow(network(), split, CONFIG, random_in, Growing({"4": 1}))
+        grow(network(), split, CONFIG, random_in, Growing({"4": 1}, 2))
     sigmoid = nn.Sequential(nn.Linear(3, 2), nn.Sigmoid(), nn.Linear(2, 2)).double()
     with pytest.raises(StructureError, match="heard although"):
-        grow(sigmoid, split, CONFIG, zero_in, Growing({"0": 1}))
+        grow(sigmoid, split, CONFIG, zero_in, Growing({"0": 1}, 2))
     with pytest.raises(ValueError, match="at least two examples"):
-        grow(network(), data(1), CONFIG, random_in, Growing({"0": 1}))
+        grow(network(), data(1), CONFIG, random_in, Growing({"0": 1}, 2))
     with pytest.raises(ValueError, match="patience"):
         grow(network(), split, TrainConfig(patience=3), random_in, Growing({"0": 1}))
     with pytest.raises(ValueError, match="every one or more"):
         Growing({"0": 1}, 0)
+    with pytest.raises(ValueError, match="up_to bounds 1, which do not grow; name groups of counts: 0"):
+        Growing({"0": 1}, up_to={"1": 10})
+    with pytest.raises(ValueError, match="up_to of 1"):
+        grow(network(), split, CONFIG, random_in, Growing({"0": 1}, 2, {"0": 1}))
+    with pytest.raises(ValueError, match="after 10 of 10 epochs"):
+        grow(network(), split, CONFIG, random_in, Growing({"0": 1}))
     with pytest.raises(ValueError, match="must be positive"):
         Stalled(0)

@@ -68,6 +68,11 @@ class Growing:
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ValueError(f"a network is looked at every one or more epochs, got {self.every}")
+        if strange := self.up_to.keys() - self.counts.keys():
+            raise ValueError(
+                f"up_to bounds {', '.join(sorted(strange))}, which do not grow; name groups of counts: "
+                f"{', '.join(self.counts)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -99,13 +104,22 @@ def grow(
     growth. The rule is tried before training, so that what cannot grow is refused at once.
 
     Returns a `Growth`. Cost: as `fit`, and that of the rule. Raises: ValueError with patience, which would end a part,
-    for counts below 1 and fewer than two examples; StructureError for groups that cannot grow.
+    for trainings that end before the first look, counts below 1, groups already wider than `up_to` and fewer than two
+    examples; StructureError for groups that cannot grow.
     """
     if config.patience is not None:
         raise ValueError("patience would end a part of the training; leave it out")
+    if how.every >= config.epochs:
+        raise ValueError(
+            f"after {how.every} of {config.epochs} epochs there are none left to grow before; "
+            "choose a smaller every, or more epochs"
+        )
     batch = evenly(split.train, LOOKED_AT)
     structure = trace(model, batch.x[:2])
     check_growth(structure, batch, how.counts)
+    for name, most in how.up_to.items():
+        if most < structure[name].width:
+            raise ValueError(f"group {name!r} has {structure[name].width} units, more than its up_to of {most}")
     rule(model, structure, batch, loss, how.counts, config.seed)
     resume: Fit | None = None
     fits, added, since = list[Fit](), list[Mapping[str, int]](), list[float]()
