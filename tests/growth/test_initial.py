@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from growing import KINDS, ZOO, built, drawn, layered, problem, sine, slow
+from growing import KINDS, ZOO, Net, built, drawn, layered, problem, sine, slow
 from networks import snapshot, unchanged
 from pared.growth import bottleneck, copies, gradmax, random_in, tiny, uniform_in, zero_in
 from pared.growth.entries import makers, newest, readers, values_at, with_values
@@ -191,6 +191,36 @@ def test_tied_weights_are_refused(rule):
     model, x = built("tied")
     with pytest.raises(StructureError, match="untie"):
         rule(model, trace(model, x), Batch(x, model(x).detach()), mse_loss, {"encoder": 1})
+
+
+@pytest.mark.parametrize("rule", [uniform_in, zero_in, gradmax, tiny])
+def test_units_whose_inputs_must_all_be_zero_are_refused(rule):
+    tied = Net(lambda m, x: torch.tanh(m.e(x)) @ m.e.weight, e=nn.Linear(6, 3, bias=False))
+
+    def adding(m, x):
+        h = torch.tanh(m.e(x))
+        return m.last(h) + h.sum(1, keepdim=True)
+
+    added, x = Net(adding, e=nn.Linear(6, 3), last=nn.Linear(3, 6)), drawn(20, 6).float()
+    for model, advice in [(tied, "add a bias"), (added, "leave the units to layers")]:
+        with (
+            pytest.warns(UserWarning, match=f"let another group grow, or {advice}"),
+            pytest.raises(StructureError, match="new ones can have no inputs"),
+        ):
+            rule(model, trace(model, x), Batch(x, x), mse_loss, {"e": 1})
+
+
+@pytest.mark.parametrize("rule", [zero_in, gradmax, tiny])
+def test_readers_beside_tied_weights_are_enough(rule):
+    def forward(m, x):
+        h = torch.tanh(m.e(x))
+        return h @ m.e.weight + m.last(h)
+
+    model, x = Net(forward, e=nn.Linear(6, 3), last=nn.Linear(3, 6)), drawn(30, 6).float()
+    new = rule(model, trace(model, x), Batch(x, x), mse_loss, {"e": 2})
+    assert new.e.out_features == 5
+    assert not new.e.weight[3:].any()
+    assert mse_loss(new(x), x) < mse_loss(model(x), x) + 1e-6
 
 
 def test_units_that_are_heard_without_inputs_are_refused():

@@ -27,9 +27,16 @@ def newest(structure: Structure, counts: Mapping[str, int]) -> dict[str, tuple[i
 def makers(model: nn.Module, structure: Structure, units: Mapping[str, Sequence[int]], name: str) -> Places:
     """The weights and biases that make the units `units[name]`, but for those that read a unit of `units`.
 
-    Factors of normalisations, slopes of PReLU and buffers are not among them.
+    Factors of normalisations, slopes of PReLU and buffers are not among them. Raises StructureError where nothing is
+    left: all of them silence the units too, as in a tied autoencoder without biases or where the model adds units up.
     """
-    return _apart(model, structure, units, name, "in")
+    found = _apart(model, structure, units, name, "in")
+    if not found:
+        raise StructureError(
+            f"all weights that make the units of {name!r} have to be zero for silent ones, so new ones can have no "
+            "inputs; untie the weights, leave the units to layers, or let another group grow"
+        )
+    return found
 
 
 def readers(model: nn.Module, structure: Structure, units: Mapping[str, Sequence[int]], name: str) -> Places:
@@ -38,7 +45,7 @@ def readers(model: nn.Module, structure: Structure, units: Mapping[str, Sequence
     Raises StructureError where nothing is left, as in a tied autoencoder, whose weights do both.
     """
     found = _apart(model, structure, units, name, "out")
-    if not any(where.shape[1] for where in found.values()):
+    if not found:
         raise StructureError(
             f"the weights that make the units of {name!r} are those that read them, so they cannot start with unlike "
             "values; untie them, or let another group grow"
@@ -115,8 +122,8 @@ def _apart(model: nn.Module, structure: Structure, units: Mapping[str, Sequence[
     for parameter in found.keys() & others.keys():
         where = found[parameter]
         alone = ~torch.isin(where, torch.cat(others[parameter]))
-        found[parameter] = where[alone].reshape(len(where), -1)
-    return found
+        found[parameter] = where[alone].reshape(len(where), int(alone.sum()) // len(where))
+    return {parameter: where for parameter, where in found.items() if where.shape[1]}
 
 
 def _counts(model: nn.Module, s: Slice) -> bool:

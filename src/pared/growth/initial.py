@@ -62,7 +62,8 @@ def uniform_in(
 
     Other than with `random_in`, they owe nothing to the units that are there: where training has brought the weights of
     these close to zero, as on the plateau that parity begins with, units like them would see nothing either.
-    The model computes what it did. Cost: a copy. Raises as `random_in`, and ValueError for a scale that is not above 0.
+    The model computes what it did. Cost: a copy. Raises as `random_in` and `makers`, and ValueError for a scale that is
+    not above 0.
     Source: Ash (1989), dynamic node creation.
     """
     if not scale > 0:
@@ -155,9 +156,9 @@ def _without_inputs(
     made = {name: makers(new, grown, units, name) for name in counts}
     changes: list[tuple[Places, Tensor]] = []
     for name in counts:
-        old = places_of(model, structure[name], range(structure[name].width), "out")
-        kept = {parameter: values_at(model, {parameter: where}).double() for parameter, where in old.items()}
         read = readers(new, grown, units, name)
+        old = places_of(model, structure[name], range(structure[name].width), "out")
+        kept = {parameter: values_at(model, {parameter: old[parameter]}).double() for parameter in read}
         changes += [(made[name], _stirred(new, made[name])), (read, outputs(name, kept, generator))]
     new = with_values(new, changes)
     before, after = answer(model, batch.x).double(), answer(new, batch.x).double()

@@ -180,9 +180,11 @@ def _starved(model: nn.Module, group: Group) -> bool:
     if not both or any(dims > 1 and place not in both for place, dims in makers.items()):
         return False
     if not makers.keys() - both:
+        biased = any(s.role == "out" and s.parameter in shapes and shapes[s.parameter].dim() == 1 for s in group.slices)
+        other = "leave the units to layers" if biased else "add a bias"
         warnings.warn(
-            f"the weights that make the units of {group.name!r} are those that read them: new units start at zero and "
-            "may never learn; let another group grow, or add a bias",
+            f"the weights that make the units of {group.name!r} are those that silence them: new units start at zero "
+            f"and may never learn; let another group grow, or {other}",
             stacklevel=4,
         )
     return True
