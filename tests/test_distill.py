@@ -1,5 +1,6 @@
 """Teacher and student: the losses against their formulas, and what training by them must and must not change."""
 
+import math
 import sys
 
 import pytest
@@ -198,6 +199,13 @@ def labelled(labels):
     return Data(Batch(drawn(len(labels), 5), torch.tensor(labels)), classes().validation)
 
 
+def validated(y, data=None):
+    """Data that may be trained on, with another truth to validate by."""
+    return Data((data or classes()).train, Batch(drawn(len(y), 5, seed=1), torch.tensor(y)))
+
+
+NETWORK = MLP(5, (4,), 1, seed=1)
+MIXED = {"student": NETWORK, "teacher": MLP(5, (9,), 1, seed=2), "how": Mixed()}
 NORMALISED = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
 
 
@@ -208,6 +216,12 @@ NORMALISED = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
     ({"split": labelled([0, 1, 1, 0])}, "no example is labelled as class 2"),
     ({"split": numbers()}, "labels must be whole numbers"),
     ({"split": numbers(), "how": Mixed()}, "shaped like the teacher's outputs"),
+    ({"split": validated([0, 7])}, "label 7 is none of the 3 classes"),
+    ({"split": validated([0, -1])}, "label -1 is none of the 3 classes"),
+    ({"split": validated([0.0, 1.0])}, "labels must be whole numbers"),
+    (MIXED | {"split": validated([[0.5], [math.nan]], numbers())}, "must be finite numbers"),
+    (MIXED | {"split": validated([[0.5], [math.nan]], numbers()), "how": Bounded()}, "must be finite numbers"),
+    (MIXED | {"split": validated([0.5, 0.1], numbers())}, r"shaped like the network's outputs.*\(2,\)"),
     ({"student": NORMALISED, "config": TrainConfig(epochs=1, batch_size=47)}, "batch of one"),
     ({"student": NORMALISED, "config": TrainConfig(epochs=1, batch_size=1)}, "batch of one"),
 ])  # fmt: skip
@@ -215,6 +229,41 @@ def test_what_cannot_be_taught_is_refused(changes, message, monkeypatch):
     monkeypatch.setattr(sys.modules["pared.distill"], "fit", None)  # nothing is trained before
     with pytest.raises(ValueError, match=message):
         refused(**changes)
+
+
+def test_what_is_no_network_neither_teaches_nor_learns():
+    network, data = MLP(5, (4,), 3, seed=1), classes()
+    found = fit(network, data, CONFIG, cross_entropy)
+    for student, teacher in ((network, found), (network, [network, found]), (found, network)):
+        with pytest.raises(TypeError, match=r"got a Fit; of a Fit give its \.model"):
+            distill(student, teacher, data, CONFIG)
+
+
+@pytest.mark.parametrize("label", [-1, 9])
+def test_generations_need_labels_that_are_classes(label, monkeypatch):
+    monkeypatch.setattr(sys.modules["pared.distill"], "fit", None)
+    with pytest.raises(ValueError, match=f"label {label} is none of the 3 classes"):
+        born_again(lambda seed: MLP(5, (4,), 3, seed=seed), labelled([0, 1, 2, label]), CONFIG)
+    with pytest.raises(ValueError, match="Mixed for numbers"):
+        born_again(lambda seed: MLP(5, (4,), 1, seed=seed), numbers(), CONFIG)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_labels_keep_their_value_beside_logits_of_half_precision(dtype):
+    labels, taught = torch.tensor([257, 511, 599, 2049]), drawn(4, 3000).to(dtype)
+    targets = Soft(alpha=1.0).targets(taught, labels)
+    assert torch.equal(targets[:, 0].long(), labels)
+    assert torch.equal(targets[:, 1:].to(dtype), taught)
+    assert torch.equal(Soft().truth(labels, taught)[:, 0].long(), labels)
+
+
+def test_networks_of_half_precision_teach_and_learn():
+    dtype = torch.bfloat16
+    data = Data(*(Batch(x.to(dtype), y) for x, y in (classes().train, classes().validation)))
+    student, teacher = (MLP(5, (width,), 3, seed=width).to(dtype) for width in (4, 9))
+    found = distill(student, teacher, data, CONFIG)
+    assert {p.dtype for p in found.model.parameters()} == {dtype}
+    assert found.curves["train"][-1] < found.curves["train"][0]
 
 
 def test_ways_hints_and_pairs_that_cannot_be_are_refused():

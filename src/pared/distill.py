@@ -33,9 +33,9 @@ class Lessons:
 def answers(teacher: Teacher, x: Tensor) -> Tensor:
     """What a teacher gives for inputs: in evaluation mode, without gradients, in chunks; the mean where several teach.
 
-    Raises: ValueError for no teacher, and for answers that are no finite numbers.
+    Raises: ValueError for no teacher, and for answers that are no finite numbers; TypeError for what is no network.
     """
-    teachers = [teacher] if isinstance(teacher, nn.Module) else list(teacher)
+    teachers = list(teacher) if isinstance(teacher, Sequence) else [teacher]
     if not teachers:
         raise ValueError("there is no teacher; give at least one network")
     parts = [_outputs(each, x) for each in teachers]
@@ -49,6 +49,8 @@ def answers(teacher: Teacher, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _outputs(model: nn.Module, x: Tensor, read: Callable[[nn.Module, Tensor], Tensor] | None = None) -> Tensor:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"teacher and student are networks, got a {type(model).__name__}; of a Fit give its .model")
     frozen = copy.deepcopy(model).eval()
     parts = [read(frozen, part) if read else tensor_of(frozen(part)) for part in torch.split(x, CHUNK)]
     return torch.cat(parts)
@@ -90,7 +92,8 @@ def distill(
 
     Returns a `Fit`. Cost: one forward pass of the teacher over all inputs, then as `fit`.
     Raises: ValueError, before any training, for a teacher and a student of unlike outputs, for labels that are no class
-    or a class without labels, and as `fit` does.
+    or a class without labels, for a validation truth that is no class or not finite, and as `fit` does; TypeError for
+    what is no network.
     """
     taught = lessons(teacher, split, how, unlabelled)
     _check_alike(student, teacher, split.train.x)

@@ -70,28 +70,24 @@ class Soft:
 
     def targets(self, taught: Tensor, y: Tensor) -> Tensor:
         """(n, 1 + classes): label, logits. Raises ValueError for labels that are no class, and a class without any."""
-        if taught.dim() != 2 or taught.shape[1] < 2:
-            raise ValueError(
-                f"soft targets are logits (n, classes) of at least 2 classes, the teacher gives {shown(taught)}; "
-                "use Mixed for numbers"
-            )
-        if y.shape != taught.shape[:1] or y.is_floating_point():
-            raise ValueError(f"labels must be whole numbers, one an example, got {y.dtype} {shown(y)}")
+        _check_logits(taught)
+        _check_labels(y, len(taught))
         known, classes = y[y != UNKNOWN], taught.shape[1]
-        if ((known < 0) | (known >= classes)).any():
-            wrong = int(known[(known < 0) | (known >= classes)][0])
-            raise ValueError(f"the label {wrong} is none of the {classes} classes that the teacher knows")
+        _check_classes(known, classes)
         missing = sorted(set(range(classes)) - set(known.tolist()))
         if missing and self.alpha < 1 and len(known):
             raise ValueError(
                 f"no example is labelled as class {missing[0]}, which the labels would teach never to predict; label "
                 "some, or learn from the teacher alone with alpha=1"
             )
-        return torch.cat([self.truth(y, taught), taught], dim=1)
+        return torch.cat([_column(y, taught), taught], dim=1)
 
     def truth(self, y: Tensor, like: Tensor) -> Tensor:
-        """(n, 1): labels in the type of the logits."""
-        return y.to(like.dtype)[:, None]
+        """(n, 1). Raises ValueError for labels that are no class, -1 among them."""
+        _check_logits(like)
+        _check_labels(y, len(y))
+        _check_classes(y, like.shape[1])
+        return _column(y, like)
 
     def unknown(self, taught: Tensor) -> Tensor:
         """(n,): no label."""
@@ -122,7 +118,8 @@ class Mixed:
         return torch.where(y.isnan(), taught, (1 - self.alpha) * y + self.alpha * taught)
 
     def truth(self, y: Tensor, like: Tensor) -> Tensor:
-        """y itself."""
+        """y itself. Raises ValueError where it is shaped otherwise than the answers, or not finite throughout."""
+        _check_truth(y, like)
         return y
 
     def unknown(self, taught: Tensor) -> Tensor:
@@ -163,7 +160,8 @@ class Bounded:
         return torch.stack([y, taught], dim=1)
 
     def truth(self, y: Tensor, like: Tensor) -> Tensor:
-        """y itself."""
+        """y itself. Raises ValueError where it is shaped otherwise than the answers, or not finite throughout."""
+        _check_truth(y, like)
         return y
 
     def unknown(self, taught: Tensor) -> Tensor:
@@ -181,6 +179,42 @@ def _check_numbers(taught: Tensor, y: Tensor) -> None:
         raise ValueError(
             f"targets must be numbers shaped like the teacher's outputs {shown(taught)}, got {y.dtype} {shown(y)}"
         )
+
+
+def _check_truth(y: Tensor, like: Tensor) -> None:
+    if y.shape[1:] != like.shape[1:] or not y.is_floating_point():
+        raise ValueError(
+            f"targets must be numbers shaped like the network's outputs {shown(like)}, got {y.dtype} {shown(y)}"
+        )
+    if not y.isfinite().all():
+        raise ValueError(
+            "targets without a teacher's answers, such as validation data, must be finite numbers, and some are not; "
+            "leave those examples out"
+        )
+
+
+def _check_logits(taught: Tensor) -> None:
+    if taught.dim() != 2 or taught.shape[1] < 2:
+        raise ValueError(
+            f"soft targets are logits (n, classes) of at least 2 classes, the teacher gives {shown(taught)}; "
+            "use Mixed for numbers"
+        )
+
+
+def _check_labels(y: Tensor, rows: int) -> None:
+    if y.shape != (rows,) or y.is_floating_point():
+        raise ValueError(f"labels must be whole numbers, one an example, got {y.dtype} {shown(y)}")
+
+
+def _check_classes(y: Tensor, classes: int) -> None:
+    wrong = y[(y < 0) | (y >= classes)]
+    if len(wrong):
+        raise ValueError(f"the label {int(wrong[0])} is none of the {classes} classes that the networks tell apart")
+
+
+def _column(labels: Tensor, like: Tensor) -> Tensor:
+    """(n, 1): labels in the type of the logits, of half precision in float32, as that rounds those above 256."""
+    return labels.to(torch.promote_types(like.dtype, torch.float32))[:, None]
 
 
 def shown(tensor: Tensor) -> str:
