@@ -12,22 +12,11 @@ from pared.data.batches import evenly, suited_batch
 from pared.surgery import Plan, StructureError, drop_layer
 from pared.training.fit import Fit, TrainConfig, TrainingData, evaluate_loss
 from pared.training.fleet import fit_many
-from pared.types import Batch, Criterion, Loss, Schedule, Scores
+from pared.training.parts import part_of
+from pared.types import Batch, Criterion, Loss, Scores
 
 PROBE = 512
 """How many training examples layers are scored on."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """The stretch of a schedule from `start` to `end`, both shares of the whole."""
-
-    schedule: Schedule
-    start: float
-    end: float
-
-    def __call__(self, progress: float) -> float:
-        return self.schedule(self.start + (self.end - self.start) * progress)
 
 
 def fit_watching_layers(
@@ -43,8 +32,8 @@ def fit_watching_layers(
 
         m <- decay m + (1 - decay) s,   divided at the end by 1 - decay^records
 
-    s is scored on a fixed batch of training examples after every `every` epochs. The learning rate follows the whole
-    schedule; `patience` is not heeded, as training goes in stretches.
+    s is scored on a fixed batch of training examples after every `every` epochs. The parts between follow the whole
+    of every schedule; `patience` is not heeded.
 
     Returns the fit, whose curves are those of all epochs, and the running means. Cost: the training and
     epochs / every scorings. Raises what the criterion and `fit` raise.
@@ -56,9 +45,8 @@ def fit_watching_layers(
     records, seconds = 0, 0.0
     for start in range(0, config.epochs, every):
         end = min(start + every, config.epochs)
-        part = Part(config.schedule, start / config.epochs, end / config.epochs)
-        stretch = replace(config, epochs=end - start, schedule=part, patience=None, seed=config.seed + start)
-        (now,) = fit_many([model], [split], [stretch], loss, [now] if now else None)
+        part = replace(part_of(config, start, end), patience=None, seed=config.seed + start)
+        (now,) = fit_many([model], [split], [part], loss, [now] if now else None)
         curves = {name: curves[name] + values for name, values in now.curves.items()}
         seconds += now.seconds
         if now.diverged:

@@ -22,7 +22,6 @@ from pared.data.folds import FEWEST_ROWS, FOLDS, deal, table_batch
 from pared.data.splits import check_range
 from pared.evaluation.paired import Scale
 from pared.outcomes import predictor
-from pared.schedules import Stretch
 from pared.search.checkpoints import Course, course_of
 from pared.search.defaults import configured
 from pared.search.space import Conditional, Space
@@ -31,6 +30,7 @@ from pared.seeds import seed_of
 from pared.settings import Predict, RunConfig, Settings, TableConfig
 from pared.study import member_seed
 from pared.training import Fit, TrainConfig
+from pared.training.parts import part_of
 from pared.types import DataError
 
 Objective = Literal["error", "parameters", "latency"]
@@ -250,13 +250,8 @@ def _segment(config: TrainConfig, start: int, end: int) -> TrainConfig:
     """A stretch of a training; only the last one goes back to its best epoch, the others are to be gone on from."""
     if (start, end) == (0, config.epochs):
         return config
-    return replace(
-        config,
-        epochs=end - start,
-        schedule=Stretch(config.schedule, start / config.epochs, (end - start) / config.epochs),
-        patience=config.patience if end == config.epochs else None,
-        seed=seed_of(config.seed, start),
-    )
+    patience = config.patience if end == config.epochs else None
+    return replace(part_of(config, start, end), patience=patience, seed=seed_of(config.seed, start))
 
 
 def _joined(curve: Mapping[str, tuple[float, ...]], fit: Fit) -> dict[str, tuple[float, ...]]:
