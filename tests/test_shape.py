@@ -126,6 +126,28 @@ def test_settings_that_are_none_are_refused(told):
         ShapeSettings(**told)
 
 
+def test_an_unknown_kind_to_begin_with_is_refused():
+    with pytest.raises(ValueError, match="first is one of grow, cut, got 'gorw'"):
+        ShapeSettings(first="gorw")
+
+
+def rows_of_a_table():
+    x = torch.zeros(8, 3)
+    return [SimpleNamespace(train=Batch(x, x[:, :1]), block=0)]
+
+
+@pytest.mark.parametrize(("blocks", "seeds", "message"), [
+    ([], (0,), "no block to train networks on"),
+    (logistic_blocks(), (), "no seed to train networks on"),
+    (logistic_blocks() + logistic_blocks()[2:3], (0,), "every block needs a number of its own, got 2 more than once"),
+    (logistic_blocks(), (4, 4), "every seed needs a number of its own, got 4 more than once"),
+    (rows_of_a_table(), (0,), r"windows .*got inputs \(8, 3\).*task=REGRESSION"),
+])  # fmt: skip
+def test_what_cannot_be_shaped_is_refused_before_training(blocks, seeds, message):
+    with pytest.raises(ValueError, match=message):
+        shape(None, blocks, seeds, QUICK)
+
+
 def test_networks_that_cannot_be_shaped_are_refused():
     with pytest.raises(DivergedError, match="all 5 first trainings"):
         shape(build, logistic_blocks(), (0,), replace(QUICK, begin=TrainConfig(epochs=2, lr=math.inf)))

@@ -23,6 +23,7 @@ from pared.training import Fit, TrainConfig, fit_many
 from pared.types import Criterion, DivergedError, Progress
 
 Kind = Literal["grow", "cut"]
+_OTHER: dict[Kind, Kind] = {"grow": "cut", "cut": "grow"}
 
 TRAINING = 3
 """Multiply-adds of a training step over those of a forward pass."""
@@ -38,7 +39,7 @@ class ShapeSettings:
     `first` is tried first; a growth adds the share `growth` of a layer's units, a cut takes the share `cut` of all
     units; a step that is refused is halved. Where another proposal would take more than `limit` multiply-adds a
     network, shaping ends.
-    `margin` None is the one of the task. Raises ValueError for shares and limits that are none.
+    `margin` None is the one of the task. Raises ValueError for shares, limits and a `first` that are none.
     """
 
     begin: TrainConfig = TrainConfig(epochs=100)
@@ -60,6 +61,8 @@ class ShapeSettings:
                 "growth and limit must be positive, cut between 0 and 1, "
                 f"got growth {self.growth}, limit {self.limit}, cut {self.cut}"
             )
+        if self.first not in _OTHER:
+            raise ValueError(f"first is one of {', '.join(_OTHER)}, got {self.first!r}")
 
     @property
     def yardstick(self) -> Yardstick:
@@ -114,8 +117,10 @@ def shape(
     those to begin with, small or large. Test data are not looked at.
 
     Returns `Shaped`. Cost: two trainings a proposal. Raises: DivergedError where all first trainings diverge,
-    StructureError for networks that cannot be cut or grown, ValueError as `fit`.
+    StructureError for networks that cannot be cut or grown, ValueError for no blocks or seeds, for the same one twice,
+    for inputs that the task cannot read, and as `fit`.
     """
+    _check(splits, seeds, settings.task)
     usual = evaluation.macs(build(0, {}), splits[0].train.x[:1])
     crew = _Crew({split.block: split for split in splits}, settings, usual, jobs, progress)
     now = _begun(crew, build, seeds, widths or {})
@@ -137,6 +142,20 @@ def shape(
         kind = kind if _OTHER[kind] in refused else _OTHER[kind]
     last = _trained(crew, now, now.fits, settings.finish, len(changes))
     return Shaped(last.fits, tuple(changes), last.work)
+
+
+def _check(splits: Sequence[Block], seeds: Sequence[int], task: Task) -> None:
+    for what, numbers in (("block", [split.block for split in splits]), ("seed", list(seeds))):
+        if not numbers:
+            raise ValueError(f"there is no {what} to train networks on; give at least one")
+        if twice := {number for number in numbers if numbers.count(number) > 1}:
+            raise ValueError(f"every {what} needs a number of its own, got {min(twice)} more than once")
+    x = splits[0].train.x
+    if task is FORECASTING and x.dim() != 3:
+        raise ValueError(
+            f"task=FORECASTING reads windows (examples, steps, columns), got inputs {tuple(x.shape)}; for rows of a "
+            "table tell ShapeSettings task=REGRESSION or CLASSIFICATION"
+        )
 
 
 @dataclass(frozen=True)
@@ -180,9 +199,6 @@ class _Proposal:
     units: int
     layer: str | None
     fits: Mapping[Member, Fit]
-
-
-_OTHER: dict[Kind, Kind] = {"grow": "cut", "cut": "grow"}
 
 
 def _begun(crew: _Crew, build: Build, seeds: Sequence[int], widths: Mapping[str, int]) -> _State:
