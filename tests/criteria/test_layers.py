@@ -13,7 +13,7 @@ from deep_networks import NETWORKS, convolutional, data, deep, recurrent, residu
 from networks import snapshot, unchanged
 from pared import criteria
 from pared.criteria.layers import unbiased_cka
-from pared.lean import Part, fit_watching_layers, shed_layers
+from pared.lean import fit_watching_layers, shed_layers
 from pared.schedules import Cosine
 from pared.surgery import StructureError, drop_layer, droppable, replay
 from pared.training import TrainConfig, fit
@@ -212,8 +212,6 @@ def test_watched_training_is_training_and_means_are_running_means():
         values = [float(scores[name]) for scores in seen]
         expected = (0.125 * values[0] + 0.25 * values[1] + 0.5 * values[2]) / 0.875
         assert float(mean) == pytest.approx(expected, rel=1e-6)
-    whole = Part(Cosine(), 0.4, 0.8)
-    assert [whole(p) for p in (0.0, 0.5, 1.0)] == [Cosine()(p) for p in (0.4, 0.6000000000000001, 0.8)]
 
 
 @pytest.mark.slow
