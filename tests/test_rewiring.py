@@ -163,12 +163,34 @@ def test_parts_of_a_training_follow_its_schedule():
     assert parts[0].seed == CONFIG.seed != parts[1].seed
 
 
+def last(model):
+    *_, (name, _) = model.named_parameters()
+    return name
+
+
+def frozen(model):
+    next(model.parameters()).requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize("how", [rigl(0.5), evolved(0.5)])
+def test_frozen_weights_may_be_dense_and_stay(how):
+    model, data = frozen(MLP(5, (12,), 1, seed=1)), numbers()
+    name, weight = next(model.named_parameters())
+    found = fit_sparse(model, data, CONFIG, replace(how, dense=(name,)))
+    assert name not in found.masks
+    assert torch.equal(found.model.get_parameter(name), weight)
+    with pytest.raises(ValueError, match=f"have to learn, but {name} must not"):
+        fit_sparse(model, data, CONFIG, how)
+
+
 @pytest.mark.parametrize(("wrong", "message"), [
     (lambda m, d: Rewiring(density=0.0), "density"),
     (lambda m, d: Rewiring(grow="neither"), "neither"),
     (lambda m, d: fit_sparse(m, d, CONFIG, Rewiring(dense=("nothing*",))), "names none"),
     (lambda m, d: fit_sparse(m, d, CONFIG, Rewiring(dense=("*",))), "nothing to rewire"),
     (lambda m, d: fit_sparse(m, d, replace(CONFIG, patience=3)), "patience"),
+    (lambda m, d: fit_sparse(m, d, CONFIG, masks={last(m): torch.ones(1, dtype=torch.bool)}), "can be rewired"),
     (lambda m, d: rewired(drawn(2, 2), drawn(2, 2) > 0, drawn(2, 2), 1.5), "share"),
     (lambda m, d: lottery_ticket(m, d, criteria.magnitude, Steps(Exponential(0.5)), CONFIG, rewind=6), "from 0 to 5"),
     (lambda m, d: part_of(CONFIG, 3, 3), "part"),

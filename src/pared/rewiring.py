@@ -148,7 +148,7 @@ def fit_sparse(
 
     Returns the network, its last masks, and the trainings on the way. Cost: as `fit`, and at each rewiring by gradients
     one backward pass over at most 1,024 examples. Raises: ValueError with patience, which would end a part of the
-    training, and as `random_masks` and `fit` do.
+    training, for masks of biases or frozen weights, and as `random_masks` and `fit` do.
     """
     if config.patience is not None:
         raise ValueError("patience would end a part of the training; leave it out")
@@ -156,10 +156,11 @@ def fit_sparse(
     generator = torch.Generator().manual_seed(config.seed)
     stops = [epoch for epoch in range(how.every, config.epochs, how.every) if epoch < how.until * config.epochs]
     current, fits = mask_weights(model, masks), list[Fit]()
+    _check_moving(model, masks)
     for start, stop in zip([0, *stops], [*stops, config.epochs], strict=True):
         if start:
             share = how.fraction(start / (how.until * config.epochs))
-            scores = _scores(current, split, how, loss, generator)
+            scores = _scores(current, masks, split, how, loss, generator)
             weights = dict(current.named_parameters())
             masks = {name: rewired(weights[name], m, scores[name], share, how.by_sign) for name, m in masks.items()}
         part, before = part_of(config, start, stop), fits[-1] if fits else None
@@ -168,14 +169,27 @@ def fit_sparse(
     return Sparse(current, masks, tuple(fits))
 
 
+def _check_moving(model: nn.Module, masks: Masks) -> None:
+    if vectors := masks.keys() - prunable(model).shapes.keys():
+        raise ValueError(
+            f"only weights of two axes or more can be rewired, got masks of {', '.join(sorted(vectors))}; "
+            "leave those out"
+        )
+    if frozen := [name for name, weight in model.named_parameters() if name in masks and not weight.requires_grad]:
+        raise ValueError(
+            f"weights that open have to learn, but {', '.join(frozen)} must not; set requires_grad to True, or name "
+            "them in Rewiring(dense=...)"
+        )
+
+
 def _scores(
-    model: nn.Module, split: TrainingData, how: Rewiring, loss: Loss, generator: torch.Generator
+    model: nn.Module, masks: Masks, split: TrainingData, how: Rewiring, loss: Loss, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    shapes = prunable(model).shapes
     if how.grow == "random":
+        shapes = prunable(model).shapes
         return {name: torch.rand(shape, generator=generator) for name, shape in shapes.items()}
     looked, batch = copy.deepcopy(model).eval(), evenly(split.train, LOOKED_AT)
-    weights = [parameter for name, parameter in looked.named_parameters() if name in shapes]
+    weights = {name: parameter for name, parameter in looked.named_parameters() if name in masks}
     with torch.enable_grad():
-        found = torch.autograd.grad(loss(tensor_of(looked(batch.x)), batch.y), weights)
-    return {name: gradient.abs() for name, gradient in zip(shapes, found, strict=True)}
+        found = torch.autograd.grad(loss(tensor_of(looked(batch.x)), batch.y), list(weights.values()))
+    return {name: gradient.abs() for name, gradient in zip(weights, found, strict=True)}
