@@ -167,7 +167,8 @@ def firefly(
     read units of the own group are left as they are, new ones at zero. The outputs change by O(size).
 
     Cost: 33 forward and backward passes of a network more than three times as wide in the group. Raises as
-    `check_growth` and `widen` do, StructureError for groups that must be as wide as others.
+    `check_growth` and `widen` do, StructureError for groups that must be as wide as others, such as the layers and
+    directions of one nn.LSTM, whatever their counts.
     Source: Wu, Liu, Stone & Liu, Firefly neural architecture descent (2020).
     """
     check_growth(structure, batch, counts)
