@@ -9,7 +9,7 @@ from torch.nn.functional import mse_loss
 
 from growing import KINDS, ZOO, Net, built, drawn, layered, problem, sine, slow
 from networks import snapshot, unchanged
-from pared.growth import bottleneck, copies, gradmax, random_in, tiny, uniform_in, zero_in
+from pared.growth import bottleneck, copies, firefly, gradmax, random_in, splits, tiny, uniform_in, zero_in
 from pared.growth.entries import makers, newest, readers, values_at, with_values
 from pared.growth.probes import desired, linear_gradients
 from pared.growth.tiny import best_units
@@ -234,6 +234,15 @@ def test_units_that_would_never_learn_are_refused():
     model, x = built("scaled")
     with pytest.raises(StructureError, match="would never learn"):
         zero_in(model, trace(model, x), Batch(x, drawn(*model(x).shape)), mse_loss, {"a": 1})
+
+
+@pytest.mark.parametrize("rule", [zero_in, gradmax, tiny, splits, firefly])
+def test_data_that_are_no_numbers_are_refused(rule):
+    model, batch = layered(), sine()
+    broken = batch.x.clone()
+    broken[3, 0] = torch.nan
+    with pytest.raises(ValueError, match="not all finite numbers; look at the inputs"):
+        rule(model, trace(model, batch.x), Batch(broken, batch.y), mse_loss, {"2": 1})
 
 
 def test_tiny_says_which_reader_it_cannot_follow():

@@ -89,13 +89,26 @@ def answer(model: nn.Module, x: Inputs) -> Tensor:
 
 
 def gradients_at(model: nn.Module, batch: Batch, loss: Loss, places: Places) -> tuple[Tensor, float]:
-    """(units, entries): the loss gradient at these places in float64, and the norm of the whole gradient."""
+    """(units, entries): the loss gradient at these places in float64, and the norm of the whole gradient.
+
+    Raises ValueError for gradients that are not finite, as those of NaN among the data.
+    """
     of = OfWeights(model, batch, loss, layout=prunable(model, biases=True))
     with of.looking():
         weights = of.weights.clone().requires_grad_()
         whole = gradient_of(of.loss(weights), weights)
+    check_finite(whole)
     found = of.layout.named(whole)
     return torch.cat([found[name].flatten()[where] for name, where in places.items()], dim=1), whole.norm().item()
+
+
+def check_finite(values: Tensor) -> None:
+    """Raises ValueError where inputs or gradients, from which growth rules learn, are not all finite numbers."""
+    if not values.isfinite().all():
+        raise ValueError(
+            "what the layers read, or the loss's gradients there, are not all finite numbers; look at the inputs and "
+            "targets, or train the model again"
+        )
 
 
 def check_growth(structure: Structure, batch: Batch, counts: Mapping[str, int]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pared.growth.entries import Places, gradients_at, makers, newest, places_of, readers, with_values
+from pared.growth.entries import Places, check_finite, gradients_at, makers, newest, places_of, readers, with_values
 from pared.signals import private
 from pared.signals.layers import LayerSlopes, layer_slopes
 from pared.surgery import Structure, StructureError, insert
@@ -80,8 +80,10 @@ def beyond_reach(layer: LayerSlopes, without: Tensor | None = None) -> Tensor:
     """v (rows, o): minus the loss gradient, less the part that other weights of the layer could bring about.
 
     v = -(g - X X^+ g), X the layer's inputs with a column of ones where it has a bias; `without` names columns that are
-    left out of X.
+    left out of X. Raises ValueError for values that are not finite.
     """
+    check_finite(layer.slopes)
+    check_finite(layer.inputs)
     columns = torch.ones(layer.inputs.shape[1], dtype=torch.bool)
     if without is not None:
         columns[without] = False
