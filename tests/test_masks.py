@@ -57,6 +57,7 @@ def test_thresholds_counts_and_what_is_gone_already():
     assert again["a"].tolist() == [[False, True], [True, True]]
     assert pared.select_weights(scores, Threshold(0.0), masks=gone)["b"].tolist() == [[False, True]]
     assert pared.density(again) == pytest.approx(4 / 6)
+    assert pared.density({}) == 1
     with pytest.raises(ValueError, match="3 weights cannot go where there are 2"):
         pared.select_weights(scores, Count(3), "layer")
     with pytest.raises(ValueError, match=r"scores of 'a' hold NaN \(weight \[1, 0\]\)"):

@@ -196,6 +196,8 @@ def test_frozen_weights_may_be_dense_and_stay(how):
     (lambda m, d: part_of(CONFIG, 3, 3), "part"),
     (lambda m, d: early_bird(m, d, criteria.magnitude, 1.0, CONFIG), "ratio between 0 and 1"),
     (lambda m, d: early_bird(m, d, criteria.magnitude, 0.5, replace(CONFIG, patience=3)), "no patience"),
+    (lambda m, d: early_bird(m, d, criteria.magnitude, 0.5, CONFIG, last=0), "last=0"),
+    (lambda m, d: early_bird(m, d, criteria.magnitude, 0.5, CONFIG, within=-1), "within=-1"),
     (lambda m, d: mask_distance({"a": drawn(3) > 0}, {"b": drawn(3) > 0}), "different weights"),
     (lambda m, d: mask_distance(*({"a": torch.ones(3, dtype=torch.bool)} for _ in "ab")), "some stay"),
 ])  # fmt: skip

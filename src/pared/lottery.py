@@ -73,13 +73,19 @@ def early_bird(  # noqa: PLR0913
 
     Returns the trained network, its masks, and the trainings on the way: an epoch each, and the rest of the epochs.
     Cost: one training, and a scoring after each epoch until then.
-    Raises: ValueError for fewer than two epochs, patience, and ratios of which nothing goes or stays.
+    Raises: ValueError for fewer than two epochs, patience, ratios of which nothing goes or stays, no `last` masks to
+    compare with, and distances below 0.
     Source: You et al., Drawing Early-Bird Tickets (2020), whose threshold of 0.1 holds for the share that differs.
     """
     if config.epochs < 2 or config.patience is not None or not 0 < ratio < 1:
         raise ValueError(
             "an early-bird ticket needs two epochs or more, no patience, and a ratio between 0 and 1; got "
             f"{config.epochs}, {config.patience} and {ratio}"
+        )
+    if last < 1 or within < 0:
+        raise ValueError(
+            "masks are compared with one or more before them, at a distance of 0 or more; choose other settings than "
+            f"last={last}, within={within}"
         )
     fits, drawn = list[Fit](), list[Masks]()
     for epoch in range(config.epochs - 1):

@@ -116,8 +116,9 @@ def unit_masks(model: nn.Module, structure: Structure, plan: Plan, role: Role | 
 
 
 def density(masks: Masks) -> float:
-    """The share of masked parameters' weights that stays."""
-    return sum(int(mask.sum()) for mask in masks.values()) / max(1, sum(mask.numel() for mask in masks.values()))
+    """The share of masked parameters' weights that stays; 1 where none are masked, as nothing is gone then."""
+    total = sum(mask.numel() for mask in masks.values())
+    return sum(int(mask.sum()) for mask in masks.values()) / total if total else 1.0
 
 
 def adapt_dropout(model: nn.Module, masks: Masks, like: nn.Module | None = None) -> nn.Module:
