@@ -209,6 +209,21 @@ def test_a_relu_after_another_activation_is_refused():
         deepen(seeded(Chain), "body.1", 6, "tanh")
 
 
+def test_a_layer_of_another_width_is_refused_where_that_is_known():
+    model = nn.Sequential(nn.LSTM(3, 5, bidirectional=True), Chain(norm=True))
+    for place, width in [("0", 10), ("1.body.0", 6), ("1.body.1", 6), ("1.body.4", 7), ("1.body", 2)]:
+        deepen(model, place, width)
+        with pytest.raises(StructureError, match=f"'{place}' returns {width} values"):
+            deepen(model, place, width + 1)
+    deepen(nn.Sequential(nn.ReLU(), nn.Linear(4, 2)), "0", 4)
+    twice, _ = deepen(deepen(model, "1.body.1", 6)[0], "1.body.1", 6)
+    with pytest.raises(StructureError, match="returns 6 values"):
+        deepen(twice, "1.body.1", 5)
+    for width in (0, -8, 2.5):
+        with pytest.raises(ValueError, match=f"above 0, got {width}"):
+            deepen(model, "0", width)
+
+
 def test_a_history_of_all_edits_is_saved_and_loaded(tmp_path):
     """Split, grow, deepen, drop, cut: loaded on a fresh network without tracing, bit for bit."""
 

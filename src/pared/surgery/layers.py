@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pared.models.stacked import Stacked
+from pared.surgery.drop import PASSED
 from pared.surgery.edit import replace_module, submodule
 from pared.surgery.plan import Deepen, Plan, Split
 from pared.surgery.slices import StructureError
@@ -43,9 +44,11 @@ def deepen(model: nn.Module, module: str, width: int, kind: str = "linear") -> t
     `kind`: "linear" is an identity matrix; "relu" an identity matrix and a ReLU, exact where `module` is a ReLU itself,
     as max(max(x, 0), 0) = max(x, 0); "lstm", "gru", "rnn" add a recurrent layer through a projection that starts at
     zero: y = x + P h(x), P = 0. Tanh and sigmoid are not idempotent: use "linear" after them. `width` is that of what
-    `module` returns (last axis).
+    `module` returns (last axis). It is checked where `module` is a linear or recurrent layer, or follows one in an
+    nn.Sequential with only activations and normalisations between; elsewhere a wrong one fails at the first call.
 
-    Returns the model and the plan that replays it. Raises StructureError for an unknown module or kind.
+    Returns the model and the plan that replays it. Raises StructureError for an unknown module or kind and for a width
+    that is not the module's, ValueError for one that is no whole number above 0.
     Source: Chen, Goodfellow & Shlens, Net2Net (2016); recurrent layers as residual ones.
     """
     edit = Deepen(module, width, kind)
@@ -55,6 +58,12 @@ def deepen(model: nn.Module, module: str, width: int, kind: str = "linear") -> t
 def deepened(model: nn.Module, edit: Deepen) -> nn.Module:
     """Deepens a model in place."""
     before = submodule(model, edit.module)
+    if not isinstance(edit.width, int) or edit.width < 1:
+        raise ValueError(f"the width of a new layer is a whole number above 0, got {edit.width!r}")
+    if (width := _width(model, edit.module)) not in (None, edit.width):
+        raise StructureError(
+            f"{edit.module!r} returns {width} values, so that a layer after it must be as wide; got {edit.width}"
+        )
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -74,6 +83,24 @@ def deepened(model: nn.Module, edit: Deepen) -> nn.Module:
     if isinstance(before, nn.RNNBase):
         return replace_module(model, edit.module, Followed(before, nn.Sequential(*more)))
     return replace_module(model, edit.module, nn.Sequential(before, *more))
+
+
+def _width(model: nn.Module, name: str) -> int | None:
+    """How many values a module returns along the last axis; None where its type and its place do not tell."""
+    module = submodule(model, name)
+    if isinstance(module, nn.Linear):
+        return module.out_features
+    if isinstance(module, nn.RNNBase):
+        return (module.proj_size or module.hidden_size) * (2 if module.bidirectional else 1)
+    if isinstance(module, nn.Sequential) and len(module):
+        return _width(model, f"{name}.{list(module._modules)[-1]}".lstrip("."))
+    path, _, leaf = name.rpartition(".")
+    around = model.get_submodule(path)
+    if not isinstance(module, PASSED) or not isinstance(around, nn.Sequential):
+        return None
+    leaves = list(around._modules)
+    place = leaves.index(leaf)
+    return _width(model, f"{path}.{leaves[place - 1]}".lstrip(".")) if place else None
 
 
 class Residual(nn.Module):
