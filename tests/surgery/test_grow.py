@@ -342,6 +342,17 @@ def test_counts_that_do_not_fit_are_refused(counts, words):
     unchanged(before, model)
 
 
+def test_what_is_no_number_of_units_is_refused():
+    model, x = built("gru")
+    structure = trace(model, x)
+    with pytest.raises(ValueError, match=r"a whole number of units, .* got 1\.5"):
+        insert(model, structure, {"before": 1.5})
+    with pytest.raises(ValueError, match=r"by their numbers, .* got \[0\.9\]"):
+        widen(model, structure, {"before": [0.9]})
+    with pytest.raises(ValueError, match=r"name the units that are to be copied, .* got {'before': 2}"):
+        widen(model, structure, {"before": 2})
+
+
 def test_copies_that_do_not_fit_are_refused():
     model, x = built("gru")
     structure = trace(model, x)

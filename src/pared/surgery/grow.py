@@ -69,11 +69,13 @@ def widen(
 
     Cost: one copy of the model. Raises StructureError as `insert` does, where the same weights make and read a unit (a
     tied autoencoder), because they cannot be whole and divided at once (the keys of attention can), and where something
-    else than a linear, convolutional or recurrent layer reads it.
+    than a linear, convolutional or recurrent layer reads it. ValueError for copies that are not lists of units.
     Source: Chen, Goodfellow & Shlens (2016), Net2Net, section 2.2.
     """
     if noise < 0:
         raise ValueError(f"noise is a relative standard deviation and cannot be negative, got {noise}")
+    if numbers := {name: each for name, each in copies.items() if isinstance(each, int)}:
+        raise ValueError(f"name the units that are to be copied, such as {{'0': [0, 2]}}; got {numbers}, see insert")
     units = templates(structure, copies)
     check_fits(model, structure)
     _refuse_inexact(structure, units)
@@ -89,7 +91,7 @@ def widen(
         owner, _ = _holder(model, name)
         return _noisy(new, old, axes, noise, generator) if noise and not isinstance(owner, NORMS) else new
 
-    return _rebuilt(model, structure, {name: tuple(copies[name]) for name in units}, fill)
+    return _rebuilt(model, structure, units, fill)
 
 
 def _rebuilt(model: nn.Module, structure: Structure, units: Mapping[str, Sequence[int]], fill: Fill) -> nn.Module:

@@ -1,5 +1,6 @@
 """Where the entries of every axis come from once units are cut, added or copied: what growing and carrying share."""
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -95,12 +96,19 @@ def templates(
 ) -> dict[str, tuple[int, ...]]:
     """Group -> for each new unit the old one that it copies or takes the form of; groups that gain none are left out.
 
-    Raises StructureError for groups that do not exist, units that do not, and unequal layers of one module.
+    Raises StructureError for groups that do not exist, units that do not, and unequal layers of one module; ValueError
+    for what is neither a whole number nor some of them.
     """
     units: dict[str, tuple[int, ...]] = {}
     for name, given in (counts.counts if isinstance(counts, Insert) else counts).items():
         width = structure[name].width
-        copied = (width - 1,) * given if isinstance(given, int) else tuple(map(int, given))
+        try:
+            copied = (width - 1,) * given if isinstance(given, int) else tuple(map(operator.index, given))
+        except TypeError as error:
+            raise ValueError(
+                f"group {name!r} gains a whole number of units, or copies of units named by their numbers, such as "
+                f"[0, 2]; got {given!r}"
+            ) from error
         if isinstance(given, int) and given < 0:
             raise StructureError(f"group {name!r} cannot gain {given} units; use cut to remove some")
         if copied and not 0 <= min(copied) <= max(copied) < width:
