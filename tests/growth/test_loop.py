@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import mse_loss
 
+from growing import Net
 from networks import forecaster, snapshot, unchanged
 from pared import TrainConfig, fit, trace
 from pared.growth import Growing, Stalled, bottleneck, gradmax, grow, random_in, tiny, zero_in
@@ -87,6 +88,14 @@ def test_forecasters_grow(cell, rule):
     grown = grow(model, split, CONFIG, rule, Growing({name: 2}, 5))
     assert grown.structure[name].width == 5
     assert grown.losses[-1] < grown.losses[0]
+
+
+def test_layers_that_must_be_equally_wide_stop_together():
+    lstm, last, x = nn.LSTM(2, 3, 2, batch_first=True), nn.Linear(3, 1), drawn(30, 4, 2)
+    model = Net(lambda m, x: m.last(m.lstm(x)[0][:, -1]), lstm=lstm, last=last).double()
+    split = Data(Batch(x, x[:, -1, :1]), Batch(x[:0], x[:0, 0, :1]))
+    grown = grow(model, split, CONFIG, random_in, Growing({"lstm.l0": 2, "lstm.l1": 2}, 2, {"lstm.l0": 6}))
+    assert grown.added == ({"lstm.l0": 2, "lstm.l1": 2}, {"lstm.l0": 1, "lstm.l1": 1}, {}, {})
 
 
 def test_a_plateau_is_measured_by_the_loss_at_the_last_growth():

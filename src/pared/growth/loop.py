@@ -141,9 +141,10 @@ def grow(
 
 
 def _wanted(model: nn.Module, structure: Structure, batch: Batch, loss: Loss, how: Growing) -> dict[str, int]:
-    """What is added now: nothing to groups that are as wide as they may be."""
+    """What is added now: nothing to groups that are as wide as they, or those that must be as wide, may be."""
     room = {name: how.up_to.get(name, structure[name].width + count) for name, count in how.counts.items()}
-    counts = {name: min(count, room[name] - structure[name].width) for name, count in how.counts.items()}
+    most = {name: min(count, room[name] - structure[name].width) for name, count in how.counts.items()}
+    counts = {name: min(most[other] for other in structure.alike(name) if other in most) for name in most}
     counts = {name: count for name, count in counts.items() if count > 0}
     if how.neediest and counts:
         needs = bottleneck(model, structure, batch, loss)
