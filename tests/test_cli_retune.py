@@ -75,6 +75,16 @@ def test_new_rows_of_the_same_law_leave_a_record_and_the_old_model(here):
     again = pared("retune", "my-seed0", "--data", "more.csv", "--jobs", "1")
     assert again.exit_code == 3
     assert "looked at before, in retune-more-seed0; nothing was done" in text_of(again)
+    promoted = {"contest": {"tested": []}, "promoted": True, "finding": "Promote: it is better."}
+    (here / "retune-more-seed0-2").mkdir()
+    (here / "retune-more-seed0-2" / "retune.json").write_text(json.dumps(record | promoted))
+    for force in ((), ("--force",)):
+        words = ("retune", "my-seed0", "--data", "more.csv", *force)
+        again, quiet = pared(*words), pared(*words, "--quiet")
+        assert again.exit_code == quiet.exit_code == 0
+        assert "looked at before, in retune-more-seed0-2; nothing was done. Promote: it is better." in text_of(again)
+        assert "the new model: retune-more-seed0-2; to make it smaller" in text_of(again)
+        assert quiet.stdout == "retune-more-seed0-2\n"
     assert_refused(pared("retune", folder), "retune-more-seed0 kept the old model, my-seed0; give that folder")
 
 
@@ -132,6 +142,9 @@ def test_a_better_challenger_is_promoted_and_can_be_used_and_tuned_again(here):
     assert contest["tested"] == list(range(600, 720))
     assert "promoted" in (folder / "report.html").read_text()
 
+    for force in ((), ("--force",)):  # the promotion was not lost with the first answer
+        same = pared("retune", "my-seed0", "--data", "more.csv", "--quiet", *force)
+        assert (same.exit_code, same.stdout) == (0, "retune-more-seed0\n"), same.stderr
     forecast = pared("predict", folder, "more.csv", "--out", "forecast.csv")
     assert forecast.exit_code == 0, forecast.stderr
     more = logistic(301, 3.6, OLD[-1])[1:]

@@ -17,12 +17,13 @@ from pared.database.connection import located
 from pared.database.folders import RETUNE
 from pared.database.registration import Work, parent_of, registered
 from pared.options import Store
+from pared.report.summary import Record
 from pared.report.tables import plural
 from pared.retune.contest import Contender, Ring, contest
 from pared.retune.deployed import Data, Deployed, Rows, read_deployed, sha256, size
 from pared.retune.drift import change
 from pared.retune.page import write_page
-from pared.retune.record import earlier, reasons, record, spent, without
+from pared.retune.record import answered, earlier, reasons, record, spent, without
 from pared.retune.rows import FEWEST, needed, new_rows, shared
 from pared.search.story import SearchSettings
 from pared.surgery import Plan
@@ -46,7 +47,7 @@ TRIALS, FEWEST_TRIALS = round(SHARE * SearchSettings().trials), 5
 TRIALS_HELP = f"Evaluations of the search from the old best (default: a fifth of the old search's, or {TRIALS})."
 DATA_HELP = "The new data: a CSV file or a built-in name (default: where the old ones were, grown since)."
 OLD_HELP = "The data that RUN was made from, where the new ones do not begin with them and they have moved."
-FORCE_HELP = "Hold the contest whether or not anything has changed."
+FORCE_HELP = "Hold the contest whether or not anything has changed; not twice on the same data."
 QUIET_HELP = "Say nothing but errors and, where a network is promoted, its folder."
 OUT_HELP = "Where the folder retune-DATA-seedN is made (default: beside RUN)."
 
@@ -71,6 +72,9 @@ def retune_command(  # noqa: PLR0913  (one parameter an option)
     loss. If so, trains the old configuration anew, searches from the old best, and lets the best on validation rows
     challenge the old model on the newest rows, which nothing has seen. RUN stays as it is.
 
+    Data that were looked at once are not looked at again: the same command gives the answer of the first time, its exit
+    code and folder, too. --force looks again where no contest was held, never where one was.
+
     Leaves report.html and retune.json in a new folder, and of a promoted network model.safetensors, plan.json and
     config.toml (for `pared predict` and `pared run DATA --config`). Exit code 0: promoted; 3: the old model stays; 2:
     input that cannot be used; 130: interrupted.
@@ -80,7 +84,10 @@ def retune_command(  # noqa: PLR0913  (one parameter an option)
         base = folder or (run.parent if run.name else run.resolve().parent)
         new = deployed.read(data or deployed.name)
         former = deployed.former(new, old)
-        fresh = _fresh(deployed, former, new, base, force)
+        before = earlier(base, deployed)
+        if (given := answered(new, before, force)) is not None:
+            raise typer.Exit(_repeated(*given, quiet))
+        fresh = _fresh(deployed, former, new, before)
         if isinstance(fresh, str):
             _say(quiet, fresh)
             raise typer.Exit(KEPT)
@@ -96,12 +103,17 @@ def retune_command(  # noqa: PLR0913  (one parameter an option)
             raise typer.Exit(KEPT)
 
 
-def _fresh(deployed: Deployed, former: Data, new: Data, base: Path, force: bool) -> Rows | str:
+def _repeated(path: Path, content: Record, quiet: bool) -> int:
+    """Gives the answer that these data had before again; the exit code."""
+    _say(quiet, f"These data were looked at before, in {path}; nothing was done. {content['finding']}")
+    if not content["promoted"]:
+        return KEPT
+    _say(False, str(path) if quiet else _new_model(path))
+    return 0
+
+
+def _fresh(deployed: Deployed, former: Data, new: Data, before: list[tuple[Path, Record]]) -> Rows | str:
     """The new rows, or why there is nothing to do. Raises DataError for other data that are too short."""
-    before = earlier(base, deployed)
-    for path, content in before:
-        if content["data"]["sha256"] == sha256(new) and (content["contest"] or not force):
-            return f"These data were looked at before, in {path}; nothing was done. {content['finding']}"
     fresh = new_rows(new, former)
     if len(fresh) == size(new) < FEWEST:
         raise DataError(f"{new.name}: {size(new)} rows are too few; at least {FEWEST} new ones are needed")
@@ -174,7 +186,11 @@ def _summary(target: Path, quiet: bool) -> None:
         out.print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
     _say(False, f"report: {target / store.REPORT}")
     if content["promoted"]:
-        _say(False, f"the new model: {target}; to make it smaller: pared run DATA --config {target / store.CONFIG}")
+        _say(False, _new_model(target))
+
+
+def _new_model(folder: Path) -> str:
+    return f"the new model: {folder}; to make it smaller: pared run DATA --config {folder / store.CONFIG}"
 
 
 def _say(quiet: bool, line: str) -> None:

@@ -208,6 +208,13 @@ def earlier(base: Path, deployed: Deployed) -> list[tuple[Path, Record]]:
     return found
 
 
+def answered(new: Data, before: list[tuple[Path, Record]], force: bool) -> tuple[Path, Record] | None:
+    """What earlier tunings found on the same data, that of a contest first; with `force` of a contest alone."""
+    same = [(path, content) for path, content in before if content["data"]["sha256"] == sha256(new)]
+    contests = [(path, content) for path, content in same if content["contest"]]
+    return next(iter(contests if force else [*contests, *same]), None)
+
+
 def spent(new: Data, before: list[tuple[Path, Record]]) -> int:
     """How many rows of the new data earlier tunings tested on, or knew of when they did: these are not new any more."""
     counts = [0]
