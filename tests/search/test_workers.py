@@ -87,3 +87,17 @@ def test_a_script_without_a_guard_is_told_so(tmp_path):
     assert run.returncode == 1
     assert "call the search below `if __name__ == '__main__':`" in run.stderr
     assert Path(script).exists()
+
+
+@slow
+def test_workers_end_where_sigterm_is_turned_off(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import signal\n"
+        "import searching\n"
+        "from pared.search import SearchSettings, search\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "    search(searching.noisy, searching.SPACE, SearchSettings(3), jobs=2)\n"
+    )
+    subprocess.run([sys.executable, script], env=environment(), check=True, timeout=60)

@@ -199,7 +199,7 @@ class Warm:
 
     def close(self) -> None:
         for worker in self._workers:
-            worker.process.terminate()
+            worker.process.kill()  # SIGTERM may be turned off, which workers inherit
         for worker in self._workers:
             worker.process.join()
             worker.pipe.close()
