@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import sys
 from dataclasses import replace
 
 import pytest
@@ -162,6 +163,18 @@ def test_a_seed_gives_the_same_students_and_the_shipped_network_may_teach(finish
     assert first["fits"] == again["fits"]
     one, two = (read_table_model(tmp_path / str(k) / "distill-wine-seed0")[0].state_dict() for k in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("stage", ["teacher_of", "students"])
+def test_an_interrupt_is_told_whenever_it_comes(finished, tmp_path, monkeypatch, stage):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["pared.distilling.command"], stage, interrupt)
+    result = pared("distill", finished, *TOLD, "--out", tmp_path / "new" / "runs")
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert "Interrupted before the students were trained; nothing is left behind." in result.stderr
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.slow

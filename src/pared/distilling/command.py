@@ -1,6 +1,8 @@
 """The command `pared distill`: a smaller student of a run's network, taught and alone; the better one is saved."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -75,7 +77,7 @@ def distill_command(  # noqa: PLR0913  (one parameter an option)
     Leaves report.html, distill.json, plan.json, model.safetensors and config.toml in a new folder under --out, which
     `pared predict` takes.
     """
-    with clear_errors():
+    with clear_errors(), _leaving_nothing():
         torch.set_num_threads(1)
         place, subject = located(database, folder), taken(run, data)
         is_table, classes = isinstance(subject.config, TableConfig), is_classification(subject)
@@ -97,14 +99,20 @@ def distill_command(  # noqa: PLR0913  (one parameter an option)
             _distill(own, work, run, which, folder, jobs or processors(), show)
 
 
+@contextmanager
+def _leaving_nothing() -> Iterator[None]:
+    """Ctrl-C ends in one message; once the students are there, it is ignored."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        err.print("[yellow]Interrupted[/] before the students were trained; nothing is left behind.")
+        raise typer.Exit(INTERRUPTED) from error
+
+
 def _distill(own: Lesson, work: Work, run: Path, which: Which, base: Path, jobs: int, show: Progress) -> None:
     started = time.perf_counter()
     with store.new_folder(base, f"distill-{own.job.name}", own.seeds[0]) as target, registered(work, target):
-        try:
-            found = students(own, jobs, show)
-        except KeyboardInterrupt as error:
-            err.print("[yellow]Interrupted[/] before the students were trained; nothing is left behind.")
-            raise typer.Exit(INTERRUPTED) from error
+        found = students(own, jobs, show)
         ignore_interrupts()
         record = build(own, found, run.resolve(), which, time.perf_counter() - started)
         store.write_model(target, found.fits[shipped_key(own, found)].model, Plan({}), None, own.job.saved(own.block))
