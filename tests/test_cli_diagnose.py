@@ -97,7 +97,7 @@ def test_a_table_and_the_literal_rules(here):
         (("my.csv", "--column", "value", "--recurrent", "4,x"), ("--recurrent takes numbers",)),
         (("my.csv", "--column", "value", "--lr", "-1"), ("lr must be positive",)),
         (("my.csv", "--data", "my.csv"), ("--data is for a run",)),
-        (("my-seed0", "--epochs", "3"), ("--epochs make no sense for a run",)),
+        (("my-seed0", "--epochs", "3"), ("--epochs makes no sense for a run",)),
         (("my-seed0", "--data", "gone.csv"), ("made from my.csv", "gone.csv is no file", "--data")),
         ((".",), (". is not a run folder", "outcomes.json is missing")),
         (("wine", "--rules", "folklore"), ("folklore", "literal")),

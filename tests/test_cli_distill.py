@@ -177,11 +177,11 @@ def test_an_interrupt_is_told_whenever_it_comes(finished, tmp_path, monkeypatch,
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("told", "parts"), [
     (("--hidden", "3", "--temperature", "0"), ("temperature must be positive", "0.0")),
     (("--hidden", "3", "--alpha", "1.5"), ("alpha", "1.5")),
-    (("--recurrent", "3"), ("--recurrent", "make no sense")),
+    (("--recurrent", "3"), ("--recurrent makes no sense for this run's data",)),
+    (("--recurrent", "3", "--dense", "2"), ("--recurrent, --dense make no sense",)),
     (("--hidden", "3", "--bound", "1"), ("--bound", "makes no sense")),
     (("--hidden", "0"), ("0",)),
 ])  # fmt: skip

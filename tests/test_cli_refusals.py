@@ -302,7 +302,12 @@ def test_a_record_that_is_none(here, copy, text):
 def test_a_report_of_nothing(here):
     refuse(here, ("report", "."), "outcomes.json is missing", "pared run")
     refuse(here, ("report", "nowhere"), "nowhere")
-    refuse(here, ("report", "my.csv"), "my.csv")
+    refuse(here, ("report", "my.csv"), "my.csv is a file; give a folder made by `pared run`")
+
+
+@pytest.mark.parametrize("words", [("distill", "my.csv"), ("retune", "my.csv"), ("predict", "my.csv", "my.csv")])
+def test_a_file_is_no_run(here, words):
+    refuse(here, words, "Error: my.csv is a file; give a folder made by `pared run`")
 
 
 @pytest.mark.slow

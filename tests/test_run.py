@@ -134,6 +134,8 @@ def test_settings_come_back_from_their_file(tmp_path, config):
     assert store.read_settings(tmp_path / "best.toml") == config
     with pytest.raises(DataError, match=r"none.toml is missing; settings are the best.toml"):
         store.read_settings(tmp_path / "none.toml")
+    with pytest.raises(DataError, match=r"is a folder; settings are the best.toml"):
+        store.read_settings(tmp_path)
     (tmp_path / "best.toml").write_text("format = 1\n[run]\nlr = 'fast'\n")
     with pytest.raises(DataError, match="damaged: lr cannot be 'fast'"):
         store.read_settings(tmp_path / "best.toml")

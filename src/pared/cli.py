@@ -35,6 +35,7 @@ from pared.options import (
     is_table,
     refuse,
     refuse_others,
+    refuse_senseless,
     table_of,
 )
 from pared.replicate.command import app as replicate
@@ -311,7 +312,7 @@ def predict_command(
     """
     with clear_errors():
         if store.is_table(model):
-            refuse(context, ("column", "steps"), "make no sense for a network of a table; it knows its columns")
+            refuse_senseless(context, ("column", "steps"), "for a network of a table; it knows its columns")
             write_csv(file, ("row", "actual", "predicted"), _predicted(model, data))
             return
         network, window, scaler = store.read_model(model)

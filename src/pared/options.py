@@ -61,14 +61,19 @@ def is_given(context: typer.Context, name: str) -> bool:
 
 def refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:
     """Raises DataError where one of these options was given."""
-    given = [name.replace("_", "-") for name in names if is_given(context, name)]
-    if given:
+    if given := [name.replace("_", "-") for name in names if is_given(context, name)]:
         raise DataError(f"--{', --'.join(given)} {why}")
+
+
+def refuse_senseless(context: typer.Context, names: tuple[str, ...], why: str) -> None:
+    """Raises DataError where one of these options was given, which make no sense here."""
+    count = sum(is_given(context, name) for name in names)
+    refuse(context, names, f"{'makes' if count == 1 else 'make'} no sense {why}")
 
 
 def refuse_others(context: typer.Context, table: bool) -> None:
     """Raises DataError for options of a series' network where the data are a table, and the other way round."""
     if table:
-        refuse(context, ForSeries, f"make no sense for a table; its network is set by --{', --'.join(ForTables)}")
+        refuse_senseless(context, ForSeries, f"for a table; its network is set by --{', --'.join(ForTables)}")
     else:
-        refuse(context, ForTables, "make no sense for a series; a CSV file is read as a table with --task auto")
+        refuse_senseless(context, ForTables, "for a series; a CSV file is read as a table with --task auto")

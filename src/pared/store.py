@@ -82,6 +82,8 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise DataError(
             f"{folder} is not a run folder: {RECORD} is missing; give a folder made by `pared run`"
         ) from error
+    except NotADirectoryError as error:
+        raise DataError(f"{folder} is a file; give a folder made by `pared run`") from error
     except (ValueError, RecursionError, OSError) as error:
         raise damaged(path, error) from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
@@ -129,7 +131,8 @@ def write_settings(path: Path, config: RunConfig | TableConfig) -> None:
 def read_settings(path: Path) -> RunConfig | TableConfig:
     """Settings that `write_settings` or a run wrote. Raises DataError where they are missing or damaged."""
     if not path.is_file():
-        raise DataError(f"{path} is missing; settings are the best.toml of `pared search` or the config.toml of a run")
+        why = "is a folder" if path.is_dir() else "is missing"
+        raise DataError(f"{path} {why}; settings are the best.toml of `pared search` or the config.toml of a run")
     with _reading(path) as saved:
         return _build(RunConfig, saved["run"]) if "run" in saved else _build(TableConfig, saved["table"])
 
@@ -182,6 +185,8 @@ def _reading(path: Path) -> Iterator[dict[str, Any]]:
         raise DataError(
             f"{path.parent} holds no network: {path.name} is missing; give a folder made by `pared run`"
         ) from error
+    except NotADirectoryError as error:
+        raise DataError(f"{path.parent} is a file; give a folder made by `pared run`") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise damaged(path, error) from error
 

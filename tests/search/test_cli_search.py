@@ -42,6 +42,7 @@ def here(tmp_path, monkeypatch) -> Path:
         (("--resume",), ("no search of my.csv with seed 0 in runs", "leave --resume out")),
         (("--objectives", "error,beauty"), ("unknown objective 'beauty'", "error, parameters, latency")),
         (("--space", "none.json"), ("none.json: no such file", "a space is JSON")),
+        (("--space", "."), ("Error: . is a folder; a space is JSON",)),
         (("--config", "none.toml"), ("none.toml is missing", "best.toml")),
         (("--config", "table.toml"), ("table.toml holds the settings of a network for other data",)),
         (("--trials", "0"), ("'--trials'", "greater than or equal to 1")),

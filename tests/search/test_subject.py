@@ -184,7 +184,7 @@ def test_early_stopping_and_several_objectives_go_together():
     ("objectives", "words"),
     [
         ((), "objectives are error"),
-        (("parameters",), "objectives are error"),
+        (("parameters",), "objectives are error, and perhaps parameters and latency after it"),
         (("error", "size"), "'size'; choose from"),
     ],
 )

@@ -38,6 +38,7 @@ from pared.options import (
     is_table,
     refuse,
     refuse_others,
+    refuse_senseless,
 )
 from pared.settings import Predict, RunConfig, TableConfig
 from pared.source import Source
@@ -151,7 +152,7 @@ def _entered(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_run(context: typer.Context, seeds: int) -> Subject:
-    refuse(context, OF_DATA, "make no sense for a run, which has its settings")
+    refuse_senseless(context, OF_DATA, "for a run, which has its settings")
     return of_folder(Path(context.params["subject"]), context.params["data"], seeds)
 
 

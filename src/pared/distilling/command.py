@@ -26,7 +26,7 @@ from pared.distilling.lesson import (
 )
 from pared.distilling.page import write_page
 from pared.distilling.record import build, finding, notes, shipped_key, write
-from pared.options import Store, is_given, refuse
+from pared.options import Store, is_given, refuse_senseless
 from pared.settings import TableConfig
 from pared.surgery import Plan
 from pared.terminal import (
@@ -81,9 +81,8 @@ def distill_command(  # noqa: PLR0913  (one parameter an option)
         torch.set_num_threads(1)
         place, subject = located(database, folder), taken(run, data)
         is_table, classes = isinstance(subject.config, TableConfig), is_classification(subject)
-        others = ("recurrent", "dense") if is_table else ("hidden",)
-        refuse(context, others, "make no sense for this run's data")
-        refuse(context, ("bound",) if classes else ("temperature",), "makes no sense for this run's data")
+        layers = ("recurrent", "dense") if is_table else ("hidden",)
+        refuse_senseless(context, (*layers, "bound" if classes else "temperature"), "for this run's data")
         if bound is not None and alpha is not None:
             raise DataError("--alpha and --bound are two ways to teach; leave one away")
         how = teaching(classes, temperature, (0.9 if classes else 0.5) if alpha is None else alpha, bound)

@@ -324,6 +324,8 @@ def _space(file: Path | None, stored: Mapping[str, Any] | None) -> Space | None:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{file}: no such file; a space is JSON, as search.json holds one under 'space'") from None
+    except IsADirectoryError:
+        raise DataError(f"{file} is a folder; a space is JSON, as search.json holds one under 'space'") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read as JSON: {error}") from error
     return space_from_dict(content.get("space", content) if isinstance(content, dict) else content)

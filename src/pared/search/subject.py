@@ -174,7 +174,10 @@ def check_objectives(objectives: tuple[str, ...]) -> None:
     """Raises DataError for objectives that cannot be."""
     known = get_args(Objective)
     if not objectives or objectives[0] != "error" or len(set(objectives)) < len(objectives):
-        raise DataError(f"objectives are error, and perhaps others after it, each once; got {', '.join(objectives)!r}")
+        raise DataError(
+            f"objectives are error, and perhaps {' and '.join(known[1:])} after it, each once; "
+            f"got {', '.join(objectives)!r}"
+        )
     if unknown := [name for name in objectives if name not in known]:
         raise DataError(f"unknown objective {unknown[0]!r}; choose from {', '.join(known)}")
 
