@@ -68,7 +68,7 @@ def widen(
     the root mean square of the weight's entries, from `seed` alone.
 
     Cost: one copy of the model. Raises StructureError as `insert` does, where the same weights make and read a unit (a
-    tied autoencoder), because they cannot be whole and divided at once (the keys of attention can), and where something
+    tied autoencoder), because they cannot be whole and divided at once (the keys of attention can), and where another
     than a linear, convolutional or recurrent layer reads it. ValueError for copies that are not lists of units.
     Source: Chen, Goodfellow & Shlens (2016), Net2Net, section 2.2.
     """
