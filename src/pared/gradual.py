@@ -50,8 +50,8 @@ def gradual(
 
     Each step scores the network as it is now on `split.train`, removes the lowest up to the schedule's value, and
     trains for `config.epochs` with the optimiser's state of before, each time by the whole of its schedules; without a
-    config nothing is trained. Gone weights
-    are zero after every training step, and so are the optimiser's moments of them.
+    config nothing is trained. Gone weights are zero after every training step, and so are the optimiser's moments of
+    them.
 
     Returns the last network (a copy), its masks and its trainings. Cost: `steps.count` scorings and trainings.
     Raises: ValueError for a schedule that leaves nothing, for scores of units, of other shapes than the weights', or of

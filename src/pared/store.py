@@ -82,8 +82,6 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise DataError(
             f"{folder} is not a run folder: {RECORD} is missing; give a folder made by `pared run`"
         ) from error
-    except NotADirectoryError as error:
-        raise DataError(f"{folder} is a file; give a folder made by `pared run`") from error
     except (ValueError, RecursionError, OSError) as error:
         raise damaged(path, error) from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
@@ -185,14 +183,14 @@ def _reading(path: Path) -> Iterator[dict[str, Any]]:
         raise DataError(
             f"{path.parent} holds no network: {path.name} is missing; give a folder made by `pared run`"
         ) from error
-    except NotADirectoryError as error:
-        raise DataError(f"{path.parent} is a file; give a folder made by `pared run`") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise damaged(path, error) from error
 
 
 def damaged(path: Path, error: Exception) -> DataError:
-    """What to raise where a file of a run folder cannot be understood."""
+    """What to raise where a file of a run folder cannot be understood, or its folder is none."""
+    if isinstance(error, NotADirectoryError):
+        return DataError(f"{path.parent} is a file; give a folder made by `pared run`")
     why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
     return DataError(f"{path} is damaged: {why}; run again or restore a copy")
 

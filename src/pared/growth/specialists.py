@@ -44,9 +44,8 @@ def confusable(confused: Tensor, groups: int, seed: int = 0) -> Groups:
     if confused.dim() != 2 or len(set(confused.shape)) != 1 or not 2 <= groups < len(confused):
         raise ValueError(f"2 groups or more, fewer than classes, of a square matrix; got {groups} of {confused.shape}")
     affinity = (confused + confused.T) / 2 + 1e-9  # so that no class is out of reach of the others
-    cluster = import_module("sklearn.cluster")  # here, since it takes a second to import
-    clustering = cluster.SpectralClustering(groups, affinity="precomputed", random_state=seed)
-    labels = clustering.fit_predict(affinity.numpy())
+    clustering = import_module("sklearn.cluster").SpectralClustering  # here, since it takes a second to import
+    labels = clustering(groups, affinity="precomputed", random_state=seed).fit_predict(affinity.numpy())
     clusters = (tuple(int(k) for k in range(len(labels)) if labels[k] == label) for label in set(labels.tolist()))
     return tuple(sorted(cluster for cluster in clusters if len(cluster) > 1))
 
